@@ -1,0 +1,44 @@
+// Package provider says what it means to hand one message over to a mail provider once: what goes in, what comes out,
+// and when an attempt can no longer be taken back.
+package provider
+
+import (
+	"context"
+	"errors"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// Delivery is one attempt.
+type Delivery struct {
+	Message *mail.Outgoing
+	// Recipients are the envelope's addresses that are still pending, a subset of Message.Recipients in the same order.
+	Recipients []mail.Address
+	// Fence is called exactly once, directly before the step after which the provider may take responsibility (SMTP: the
+	// final dot). If it returns an error the sender hands over nothing and returns that error from Send. May be nil.
+	Fence func() error
+}
+
+// Sender hands messages over. It is used by many goroutines at once.
+type Sender interface {
+	// Send makes one attempt and gives one outcome for each of d.Recipients: same length, same order. It never retries.
+	//
+	// The error is not about the provider: it is non-nil, and the outcomes nil, only if we stopped by ourselves with
+	// nothing handed over, because ctx ended before the point of no return (ErrInterrupted) or the fence said no. Once
+	// the recipients are accepted, the end of ctx no longer cuts the attempt; time-outs of the sender do.
+	Send(ctx context.Context, d *Delivery) ([]mail.Outcome, error)
+	// Close ends kept connections. Attempts under way finish first.
+	Close() error
+}
+
+// ErrInterrupted is returned by Send if its context ended before the point of no return: nothing was handed over.
+var ErrInterrupted = errors.New("provider: interrupted before anything was handed over")
+
+// All gives n outcomes that are all the same, for what befell the message as a whole.
+func All(n int, o mail.Outcome) []mail.Outcome {
+	out := make([]mail.Outcome, n)
+	for i := range out {
+		out[i] = o
+	}
+	return out
+}
