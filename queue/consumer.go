@@ -1,0 +1,250 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// turnTime is how long a turn lasts, so that other keys' turns get theirs.
+const turnTime = 10 * time.Second
+
+// UnknownPolicy says what becomes of a message of which nobody knows whether it was sent.
+type UnknownPolicy string
+
+// The policies.
+const (
+	// Resend sends it again with the same Message-ID: it may arrive twice.
+	Resend UnknownPolicy = "resend"
+	// Hold puts it into the failed store: it may not have arrived.
+	Hold UnknownPolicy = "hold"
+)
+
+// ConsumerOptions say how a process takes part in sending. Zero values stand for defaults.
+type ConsumerOptions struct {
+	// Handle works off one turn: it calls Next until that gives nil. ctx ends when the process is asked to stop: attempts
+	// that have not reached their point of no return end then, and are handed back.
+	Handle func(ctx context.Context, t *Turn)
+	// ProviderVersion is the version that SetProvider gave for the settings this process sends with.
+	ProviderVersion string
+	// Concurrency is how many turns the process works off at the same time; default 50. AlertConcurrency are as many more
+	// for turns that were given out for alerts; default 5.
+	Concurrency, AlertConcurrency int
+	// AttemptTimeout is when an attempt is over for everybody else, whatever its worker does; default 15 min. It must be
+	// longer than the sender's own time-outs.
+	AttemptTimeout time.Duration
+	// Grace is how long Run waits, once stopped, for attempts that can't be taken back; default 30 s.
+	Grace time.Duration
+	// OnUnknown is by kind; default Resend.
+	OnUnknown map[mail.Kind]UnknownPolicy
+	// Weights of reports and subscriptions against each other; default 3 and 1.
+	Weights map[mail.Kind]int
+	// CacheBytes bounds the content kept in memory; default 64 MiB.
+	CacheBytes int
+	// CheckInterval is how often idle fetchers ask for turns; default 50 ms.
+	CheckInterval time.Duration
+	// SweepInterval is how often what dead workers left is looked for; default 15 s.
+	SweepInterval time.Duration
+}
+
+// Consumer brings turns to a process, and does its share of what keeps them going: it hands turns out, holds a lease, and
+// sweeps up after processes that died.
+type Consumer struct {
+	queue    *Queue
+	options  ConsumerOptions
+	log      *slog.Logger
+	contents *contents
+	asynq    *asynq.Client
+	inspect  *asynq.Inspector
+	began    time.Time
+	alerts   string // asynq's queue for turns given out for alerts
+	mail     string
+
+	lease       atomic.Pointer[lease]
+	steadySince atomic.Int64 // since when Redis has answered without a gap: time since began, 0 for not
+
+	// stopping ends when no more attempts are to begin; hard when the grace is over.
+	stopping context.Context
+	hard     context.Context
+	stop     context.CancelFunc
+	stale    chan struct{} // closed when the provider's settings are no longer the active ones
+	once     sync.Once
+	turns    sync.WaitGroup
+}
+
+// ErrProviderChanged is what Run gives when other settings of the provider have become the active ones.
+var ErrProviderChanged = errors.New("queue: other provider settings have become the active ones: this process has to load them (restart it)")
+
+// NewConsumer prepares a process to take part in sending.
+func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
+	setDefault(&o.Concurrency, 50)
+	setDefault(&o.AlertConcurrency, 5)
+	setDefault(&o.AttemptTimeout, 15*time.Minute)
+	setDefault(&o.Grace, 30*time.Second)
+	setDefault(&o.CacheBytes, 64<<20)
+	setDefault(&o.CheckInterval, 50*time.Millisecond)
+	setDefault(&o.SweepInterval, 15*time.Second)
+	weights := map[mail.Kind]int{mail.Report: 3, mail.Subscription: 1}
+	for k, w := range o.Weights {
+		if w > 0 {
+			weights[k] = w
+		}
+	}
+	o.Weights = weights
+	return &Consumer{
+		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(),
+		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
+		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
+		stale: make(chan struct{}),
+	}
+}
+
+// Run takes part in sending until ctx ends or other provider settings become active (ErrProviderChanged). It stops in order:
+// no new turns, attempts that can be taken back are, the others are awaited for the grace, the lease is given up.
+func (c *Consumer) Run(ctx context.Context) error {
+	base := context.WithoutCancel(ctx)
+	var cancelHard context.CancelFunc
+	c.hard, cancelHard = context.WithCancel(base)
+	defer cancelHard()
+	c.stopping, c.stop = context.WithCancel(base)
+	defer c.stop()
+
+	var parts sync.WaitGroup
+	leaseCtx, endLease := context.WithCancel(base)
+	partsCtx, endParts := context.WithCancel(base)
+	defer func() {
+		endParts()
+		endLease()
+		parts.Wait()
+	}()
+	held := make(chan struct{})
+	parts.Go(func() { c.keepLease(leaseCtx, held) })
+	select {
+	case <-held:
+	case <-ctx.Done():
+		return nil
+	}
+
+	servers, err := c.startServers(base)
+	if err != nil {
+		return err
+	}
+	parts.Go(func() { c.dispatch(partsCtx) })
+	parts.Go(func() { c.sweep(partsCtx) })
+
+	var result error
+	select {
+	case <-ctx.Done():
+	case <-c.stale:
+		result = ErrProviderChanged
+	}
+	for _, s := range servers {
+		s.Stop()
+	}
+	endParts()
+	c.stop()
+	done := make(chan struct{})
+	go func() {
+		c.turns.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(c.options.Grace):
+		c.log.Warn("attempts that can't be taken back are still open; their records say so, and others will end them")
+	}
+	cancelHard()
+	for _, s := range servers {
+		s.Shutdown()
+	}
+	endLease()
+	last, cancel := context.WithTimeout(base, 2*time.Second)
+	defer cancel()
+	c.endLease(last)
+	return result
+}
+
+// outdated says that the active provider settings are not this process's.
+func (c *Consumer) outdated() { c.once.Do(func() { close(c.stale) }) }
+
+// startServers starts asynq's fetchers: one for turns given out for alerts, one for the others.
+func (c *Consumer) startServers(base context.Context) ([]*asynq.Server, error) {
+	var servers []*asynq.Server
+	for _, s := range []struct {
+		queue       string
+		concurrency int
+	}{{c.alerts, c.options.AlertConcurrency}, {c.mail, c.options.Concurrency}} {
+		server := asynq.NewServerFromRedisClient(c.queue.redis, asynq.Config{
+			Concurrency:       s.concurrency,
+			Queues:            map[string]int{s.queue: 1},
+			BaseContext:       func() context.Context { return base },
+			TaskCheckInterval: c.options.CheckInterval,
+			RetryDelayFunc:    func(int, error, *asynq.Task) time.Duration { return time.Second },
+			IsFailure:         func(error) bool { return false },
+			ShutdownTimeout:   time.Second, // by then our own turns have ended, or been given up
+			Logger:            asynqLog{c.log},
+			LogLevel:          asynq.WarnLevel,
+		})
+		if err := server.Start(asynq.HandlerFunc(c.handle)); err != nil {
+			for _, started := range servers {
+				started.Shutdown()
+			}
+			return nil, fmt.Errorf("queue: start the fetcher of turns: %w", err)
+		}
+		servers = append(servers, server)
+	}
+	return servers, nil
+}
+
+// handle works off the turn of an asynq task. It never fails: what a turn leaves open is in our books, and asynq has
+// nothing to repeat. A turn that our books do not name ends at its first Next.
+func (c *Consumer) handle(_ context.Context, task *asynq.Task) error {
+	c.turns.Add(1)
+	defer c.turns.Done()
+	t, err := parseTurn(task.Payload())
+	if err != nil {
+		c.log.Error("a turn can't be read; a newer worker has to take it", "error", err)
+		return err // asynq keeps it, and offers it again
+	}
+	t.consumer, t.run, t.ends = c, token(8), time.Now().Add(turnTime)
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("a turn ended by a panic", "turn", t, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+		}
+	}()
+	c.options.Handle(c.stopping, t)
+	return nil
+}
+
+// hand gives a turn to whoever fetches it first.
+func (c *Consumer) hand(ctx context.Context, t *Turn, alert bool) error {
+	name := c.mail
+	if alert {
+		name = c.alerts
+	}
+	_, err := c.asynq.EnqueueContext(ctx, asynq.NewTask("turn", t.payload()), asynq.Queue(name), asynq.TaskID(t.id),
+		asynq.MaxRetry(math.MaxInt32), asynq.Timeout(c.options.AttemptTimeout+time.Hour))
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return nil // an earlier call whose answer was lost
+	}
+	return err
+}
+
+// asynqLog passes asynq's words on.
+type asynqLog struct{ log *slog.Logger }
+
+func (l asynqLog) Debug(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
+func (l asynqLog) Info(args ...any)  { l.log.Info(fmt.Sprint(args...)) }
+func (l asynqLog) Warn(args ...any)  { l.log.Warn(fmt.Sprint(args...)) }
+func (l asynqLog) Error(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+func (l asynqLog) Fatal(args ...any) { l.log.Error(fmt.Sprint(args...)) }

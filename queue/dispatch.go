@@ -1,0 +1,91 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+)
+
+// dispatch hands out turns: when it is woken, when something falls due, when a hold ends. It waits at the list "wake",
+// where a script leaves one entry when there is something to do; so exactly one of all processes wakes. What it would have
+// done, had it died in between, the next wake or the sweep does.
+func (c *Consumer) dispatch(ctx context.Context) {
+	waiter := c.queue.dedicated()
+	// A call that waits does not see the end of ctx; losing its connection ends it.
+	closed := context.AfterFunc(ctx, func() { _ = waiter.Close() })
+	defer func() {
+		if closed() {
+			_ = waiter.Close()
+		}
+	}()
+	wait := time.Duration(0)
+	for ctx.Err() == nil {
+		if wait > 0 {
+			// Redis counts in hundredths of a second or coarser; 0 would be for ever.
+			_, err := waiter.BLPop(ctx, max(wait, 10*time.Millisecond), c.queue.key("wake")).Result()
+			if err != nil && !errors.Is(err, redis.Nil) {
+				if ctx.Err() == nil {
+					c.log.Warn("the dispatcher has lost Redis", "error", err)
+				}
+				if pause(ctx, time.Second) != nil {
+					return
+				}
+			}
+		}
+		next, err := c.dispatchOnce(ctx)
+		if err != nil && ctx.Err() == nil {
+			c.log.Warn("turns could not be handed out; trying again", "error", err)
+			next = time.Second
+		}
+		wait = next
+	}
+}
+
+// dedicated gives a client of its own to the same Redis, to be closed without closing the other.
+func (q *Queue) dedicated() redis.UniversalClient {
+	if c, ok := q.redis.(*redis.ClusterClient); ok {
+		return redis.NewClusterClient(c.Options())
+	}
+	o := *q.redis.(*redis.Client).Options()
+	o.PoolSize, o.MinIdleConns = 1, 0
+	return redis.NewClient(&o)
+}
+
+// dispatchOnce runs one step and says how long nothing is known to fall due.
+func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
+	values, err := c.queue.run(ctx, "dispatch", token(10)).Slice()
+	if err != nil {
+		return 0, err
+	}
+	for i := 1; i+3 < len(values); i += 4 {
+		t := &Turn{id: text(values[i]), key: text(values[i+1]), unit: text(values[i+2])}
+		if err := c.hand(ctx, t, text(values[i+3]) == "alert"); err != nil {
+			// The unit is given to a turn that nobody will ever run: take it back, or leave it to the sweep.
+			_ = c.queue.run(ctx, "withdraw", t.id, t.key, t.unit).Err()
+			return 0, err
+		}
+	}
+	wait := c.options.SweepInterval
+	if ms, _ := values[0].(int64); ms >= 0 {
+		wait = min(wait, time.Duration(ms)*time.Millisecond)
+	}
+	return wait, nil
+}
+
+// alive reports whether asynq still has a turn's task where somebody will take it, or is running it.
+func (c *Consumer) alive(turn string) (bool, error) {
+	for _, name := range []string{c.alerts, c.mail} {
+		info, err := c.inspect.GetTaskInfo(name, turn)
+		if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		return info.State == asynq.TaskStatePending || info.State == asynq.TaskStateActive, nil
+	}
+	return false, nil
+}

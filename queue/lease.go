@@ -1,0 +1,101 @@
+package queue
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+)
+
+// Times of a worker's lease. A lease lasts leaseTime from the moment its renewal was sent, by this machine's monotonic
+// clock, and at least as long by Redis's, which sees the renewal later.
+const (
+	leaseTime  = 20 * time.Second
+	leaseRenew = 5 * time.Second
+)
+
+// lease is a worker's word that it is alive. A lease that has once run out is never renewed: the worker gets another,
+// under another id, and attempts that began under the old one can no longer pass their fence. So whoever was silent for a
+// whole lease (stopped, or cut off from Redis) can't come back and finish what has been given to somebody else.
+type lease struct {
+	worker string
+	start  time.Time
+	// until is when it runs out, as time since start.
+	until atomic.Int64
+	over  atomic.Bool
+}
+
+func newLease(now time.Time) *lease { return &lease{worker: token(8), start: now} }
+
+// live reports whether the lease runs at now.
+func (l *lease) live(now time.Time) bool {
+	return !l.over.Load() && now.Sub(l.start) < time.Duration(l.until.Load())
+}
+
+// renewed notes a renewal that was sent at sent; false if it came too late to count.
+func (l *lease) renewed(sent, now time.Time) bool {
+	if l.until.Load() != 0 && !l.live(now) {
+		l.over.Store(true)
+		return false
+	}
+	l.until.Store(int64(sent.Sub(l.start) + leaseTime))
+	return true
+}
+
+// keepLease holds a lease for as long as ctx runs and sets it in current. ready is closed when the first one is held.
+func (c *Consumer) keepLease(ctx context.Context, ready chan<- struct{}) {
+	announced := false
+	ticker := time.NewTicker(leaseRenew)
+	defer ticker.Stop()
+	current, mode := newLease(time.Now()), "new"
+	for {
+		sent := time.Now()
+		call, cancel := context.WithTimeout(ctx, leaseRenew)
+		held, err := c.queue.run(call, "lease", current.worker, mode).Int()
+		cancel()
+		now := time.Now()
+		switch {
+		case err != nil && ctx.Err() == nil:
+			c.log.Warn("the worker's lease could not be renewed", "error", err)
+			c.steadySince.Store(0)
+		case err == nil && held == 1 && current.renewed(sent, now):
+			mode = "renew"
+			c.lease.Store(current)
+			if c.steadySince.Load() == 0 {
+				c.steadySince.Store(int64(now.Sub(c.began)) + 1)
+			}
+			if !announced {
+				announced = true
+				close(ready)
+			}
+		case err == nil:
+			// Declared dead, or silent for too long: go on as somebody else, at once.
+			c.log.Warn("the worker's lease has run out; attempts begun under it hand over nothing more")
+			current.over.Store(true)
+			c.steadySince.Store(0)
+			current, mode = newLease(now), "new"
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// endLease gives the lease up, so that what is left open need not wait for it to run out.
+func (c *Consumer) endLease(ctx context.Context) {
+	if l := c.lease.Load(); l != nil {
+		l.over.Store(true)
+		if err := c.queue.run(ctx, "lease", l.worker, "end").Err(); err != nil {
+			c.log.Warn("the worker's lease could not be given up; it runs out by itself", "error", err)
+		}
+	}
+}
+
+// steady reports whether this process has had Redis without a gap for a whole lease: only then may it declare another
+// worker dead, because else it may have been Redis that was away, for everybody.
+func (c *Consumer) steady() bool {
+	since, l := c.steadySince.Load(), c.lease.Load()
+	return since != 0 && l != nil && l.live(time.Now()) && time.Since(c.began) >= time.Duration(since)+leaseTime
+}

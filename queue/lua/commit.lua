@@ -1,0 +1,21 @@
+-- commit accepts a staged batch: from here on it is sent, whatever dies.
+--
+-- ARGV: 1 batch, 2 items it must have, 3 idempotency key ("" for none), 4 fingerprint of the request, 5 ms to keep the key,
+-- 6 send_at in ms (0: now). Answer: {"accepted" or "replayed", id}; {"conflict"}; {"gone"}.
+local now, id = now_ms(), ARGV[1]
+local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'items', 'kind', 'sender')
+if b[1] == 'committed' then return {'accepted', id} end
+local answer = replay(ARGV[3], ARGV[4])
+if answer then return answer end
+if b[1] ~= 'staged' or b[2] ~= ARGV[2] then return {'gone'} end
+redis.call('HSET', P .. 'b:' .. id, 'state', 'committed', 'shares', b[2])
+redis.call('ZREM', P .. 'staged', id)
+redis.call('HINCRBY', P .. 'counts', 'open:' .. b[3], b[2])
+if ARGV[3] ~= '' then redis.call('SET', P .. 'i:' .. ARGV[3], id .. '\t' .. ARGV[4], 'PX', ARGV[5]) end
+if tonumber(ARGV[6]) > now then
+  await('b:' .. id, tonumber(ARGV[6]))
+else
+  activate(b[3], b[4], id)
+  wake_for(b[4])
+end
+return {'accepted', id}

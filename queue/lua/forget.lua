@@ -1,0 +1,37 @@
+-- forget drops, in a bounded step, records that have been kept long enough: what ended well, then what failed.
+--
+-- ARGV: 1 ms to keep what was delivered, cancelled or expired, 2 ms to keep what failed, 3 records.delivered_max.
+-- Answer: {1 if there is more to do, failed messages that were dropped}.
+local STEPS = 200
+local now, answer = now_ms(), {0, 0}
+
+local function over(entry)
+  if string.sub(entry, 1, 2) == 'b:' then
+    return tonumber(redis.call('HGET', P .. entry, 'finished') or 0)
+  end
+  local r = load(string.sub(entry, 3))
+  return r and tonumber(r.head[WHEN]) or 0
+end
+
+for i = 1, STEPS do
+  local entry = redis.call('LINDEX', P .. 'finished', 0)
+  if not entry or over(entry) + tonumber(ARGV[1]) > now then break end
+  redis.call('LPOP', P .. 'finished')
+  redis.call('UNLINK', P .. entry)
+  if i == STEPS then answer[1] = 1 end
+end
+
+local old = redis.call('ZRANGEBYSCORE', P .. 'failed', '-inf', int(now - tonumber(ARGV[2])), 'LIMIT', 0, STEPS)
+for _, id in ipairs(old) do
+  local r = load(id)
+  if r and r.head[STATE] == FAILED then
+    release(id, r, now, tonumber(ARGV[3]))
+    redis.call('HINCRBY', P .. 'counts', 'failed:' .. r.head[KIND], -1)
+    redis.call('HINCRBY', P .. 'counts', 'class:' .. r.head[CLASS], -1)
+    redis.call('UNLINK', P .. 'm:' .. id)
+    answer[2] = answer[2] + 1
+  end
+  redis.call('ZREM', P .. 'failed', id)
+end
+if #old == STEPS then answer[1] = 1 end
+return answer

@@ -1,0 +1,18 @@
+-- items adds messages to a staged batch: their records and, in order, their entries in the batch's lane, which stands in no
+-- ring before commit.
+--
+-- ARGV: 1 batch, 2 lane's kind, 3 lane's sender, 4 how many items the batch had before, 5 ms until what is not committed
+-- is dropped, then id and record of each. Answer: "staged", or "gone" if the deadline has passed.
+local batch = ARGV[1]
+local b = redis.call('HMGET', P .. 'b:' .. batch, 'state', 'items')
+if b[1] ~= 'staged' then return 'gone' end
+local before, n = tonumber(ARGV[4]), (#ARGV - 5) / 2
+if tonumber(b[2]) ~= before then return 'staged' end
+local lane = lane_key(ARGV[2], ARGV[3], batch) .. ':n'
+for i = 6, #ARGV, 2 do
+  redis.call('SET', P .. 'm:' .. ARGV[i], ARGV[i + 1])
+  redis.call('RPUSH', lane, ARGV[i])
+end
+redis.call('HSET', P .. 'b:' .. batch, 'items', before + n)
+redis.call('ZADD', P .. 'staged', int(now_ms() + tonumber(ARGV[5])), batch)
+return 'staged'

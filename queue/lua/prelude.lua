@@ -1,0 +1,310 @@
+-- Shared by every script: it stands in front of each of them.
+--
+-- KEYS[1] is the prefix of all our keys, "{namespace}:"; it carries the hash tag, so that every key made from it lies in
+-- the same slot. Time is Redis's own, in milliseconds. Every script may run twice with the same arguments: the second run
+-- changes nothing and answers the same.
+--
+-- A record, P.."m:"..id, is one string: a head of tab-separated fields (trailing empty ones left out), a line with the
+-- payload (the item as JSON, a tab, the metadata as JSON or nothing), then a line for each attempt. See record.go.
+local P = KEYS[1]
+local FORMAT = '1'
+
+-- Positions in a record's head.
+local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
+local HEAD = 16
+-- States of a record.
+local QUEUED, SENDING, DELIVERED, FAILED, CANCELLED, EXPIRED = 'q', 's', 'd', 'f', 'c', 'e'
+-- Lines of attempts that a record keeps at most.
+local HISTORY = 10
+-- Milliseconds after which a message that only a newer worker can read is offered again.
+local NEWER = 60000
+
+local function now_ms()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function int(n) return string.format('%.0f', n) end
+
+local function split(s, separator)
+  local parts, n, from = {}, 0, 1
+  while true do
+    local at = string.find(s, separator, from, true)
+    n = n + 1
+    if not at then
+      parts[n] = string.sub(s, from)
+      return parts, n
+    end
+    parts[n] = string.sub(s, from, at - 1)
+    from = at + 1
+  end
+end
+
+-- load gives a record as {head, payload, history}; nil if there is none; nil and true if it is of a format that we do not
+-- know: then it has to wait for a newer worker.
+local function load(id)
+  local raw = redis.call('GET', P .. 'm:' .. id)
+  if not raw then return nil end
+  local a = string.find(raw, '\n', 1, true)
+  local b = string.find(raw, '\n', a + 1, true)
+  local head, n = split(string.sub(raw, 1, a - 1), '\t')
+  if head[VERSION] ~= FORMAT then return nil, true end
+  for i = n + 1, HEAD do head[i] = '' end
+  return {head = head, payload = string.sub(raw, a + 1, b - 1), history = string.sub(raw, b + 1)}
+end
+
+local function store(id, r)
+  local n = HEAD
+  while n > 1 and r.head[n] == '' do n = n - 1 end
+  redis.call('SET', P .. 'm:' .. id, table.concat(r.head, '\t', 1, n) .. '\n' .. r.payload .. '\n' .. r.history)
+end
+
+-- note adds a line to a record's history and keeps the last lines.
+local function note(r, line)
+  if r.history == '' then
+    r.history = line
+    return
+  end
+  local lines, n = split(r.history, '\n')
+  if n >= HISTORY then
+    r.history = table.concat(lines, '\n', n - HISTORY + 2, n) .. '\n' .. line
+  else
+    r.history = r.history .. '\n' .. line
+  end
+end
+
+-- Units of a limit key that are out: a hash P.."u:"..key, unit -> turn, run, worker, since, attempt, message, deadline.
+local TURN, RUN, WORKER, SINCE, UATTEMPT, MESSAGE, DEADLINE = 1, 2, 3, 4, 5, 6, 7
+
+-- active gives the active provider's version, how it keys its limits ("account" or "mailbox"), the key of the account,
+-- its own sender and the concurrency of each key; nil if no provider is active.
+local function active()
+  local p = redis.call('HMGET', P .. 'provider', 'version', 'mode', 'key', 'sender', 'concurrency')
+  if not p[1] then return nil end
+  return {version = p[1], mode = p[2], key = p[3], sender = p[4], concurrency = tonumber(p[5])}
+end
+
+-- key_of says whose limits bind a sender ("-": none given).
+local function key_of(provider, sender)
+  if provider.mode == 'account' then return provider.key end
+  if sender == '-' then return provider.sender end
+  return sender
+end
+
+-- wake tells one dispatcher that there is something to do. The list holds at most one entry.
+local function wake()
+  if redis.call('LLEN', P .. 'wake') == 0 then redis.call('RPUSH', P .. 'wake', '1') end
+end
+
+-- wake_for wakes a dispatcher if the sender's limit key has a unit that is not out.
+local function wake_for(sender)
+  local provider = active()
+  if provider and redis.call('HLEN', P .. 'u:' .. key_of(provider, sender)) < provider.concurrency then wake() end
+end
+
+-- await lets a message ("m:" and its entry) or a batch ("b:" and its id) wait until a time, and has the dispatchers know
+-- if it is the first to fall due.
+local function await(member, at)
+  redis.call('ZADD', P .. 'due', int(at), member)
+  if redis.call('ZRANGE', P .. 'due', 0, 0)[1] == member then wake() end
+end
+
+-- A lane is what one batch (or "-", all single messages) of one sender and kind has waiting: a list ":n" of what is new
+-- and one ":d" of what is due again. Entries are id or id:generation. A lane stands in the ring of its sender and kind
+-- exactly while it has entries and may go; a sender stands in the ring of its kind exactly while it has a lane there.
+local function lane_key(kind, sender, batch) return P .. 'l:' .. kind .. ':' .. sender .. ':' .. batch end
+
+local function activate(kind, sender, batch)
+  if redis.call('RPUSH', P .. 'r:' .. kind .. ':' .. sender, batch) == 1 then
+    redis.call('RPUSH', P .. 's:' .. kind, sender)
+  end
+end
+
+local function push(kind, sender, batch, which, entry, front)
+  local lane = lane_key(kind, sender, batch)
+  local n = redis.call(front and 'LPUSH' or 'RPUSH', lane .. ':' .. which, entry)
+  if n == 1 and redis.call('EXISTS', lane .. (which == 'n' and ':d' or ':n')) == 0 then
+    activate(kind, sender, batch)
+  end
+end
+
+local function entry_of(id, r)
+  if r.head[GENERATION] == '' then return id end
+  return id .. ':' .. r.head[GENERATION]
+end
+
+-- place gives the sender and lane of a record.
+local function place(r)
+  local batch = r.head[BATCH]
+  if batch == '' then return r.head[SENDER], '-' end
+  return redis.call('HGET', P .. 'b:' .. batch, 'sender') or '-', batch
+end
+
+-- remember files what is over, oldest first, and forgets the oldest beyond max.
+local function remember(entry, max)
+  local n = redis.call('RPUSH', P .. 'finished', entry)
+  for _ = 1, math.min(n - max, 8) do
+    local old = redis.call('LPOP', P .. 'finished')
+    redis.call('UNLINK', P .. old)
+  end
+end
+
+-- release gives back a message's share of its content; the last one drops it.
+local function release(id, r, now, max)
+  local batch = r.head[BATCH]
+  local owner, chunks, bytes = id, r.head[CHUNKS], r.head[BYTES]
+  if batch ~= '' then
+    if redis.call('HINCRBY', P .. 'b:' .. batch, 'shares', -1) > 0 then return end
+    local c = redis.call('HMGET', P .. 'b:' .. batch, 'chunks', 'bytes')
+    owner, chunks, bytes = batch, c[1], c[2]
+    redis.call('HSET', P .. 'b:' .. batch, 'finished', int(now))
+    remember('b:' .. batch, max)
+  end
+  chunks, bytes = tonumber(chunks) or 0, tonumber(bytes) or 0
+  for i = 0, chunks - 1 do redis.call('UNLINK', P .. 'c:' .. owner .. ':' .. i) end
+  if bytes > 0 then redis.call('HINCRBY', P .. 'counts', 'content_bytes', -bytes) end
+end
+
+-- finish ends a record that is open (queued or sending): it keeps its head, its metadata and its last attempt.
+local function finish(id, r, state, now, max)
+  local h = r.head
+  redis.call('HINCRBY', P .. 'counts', 'open:' .. h[KIND], -1)
+  if state ~= DELIVERED and h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], state, 1) end
+  release(id, r, now, max)
+  h[STATE], h[WHEN] = state, int(now)
+  for _, field in ipairs({GENERATION, FIRST, ATTEMPT, BEGUN, CLASS, EXPIRES, SENDER, CHUNKS, BYTES}) do h[field] = '' end
+  local tab = string.find(r.payload, '\t', 1, true)
+  r.payload = tab and string.sub(r.payload, tab) or ''
+  local lines, n = split(r.history, '\n')
+  r.history = lines[n]
+  store(id, r)
+  remember('m:' .. id, max)
+end
+
+-- fail moves an open record into the failed store: whole, with its share of the content.
+local function fail(id, r, now)
+  local h = r.head
+  h[STATE], h[WHEN], h[GENERATION] = FAILED, int(now), ''
+  store(id, r)
+  redis.call('ZADD', P .. 'failed', int(now), id)
+  if h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], FAILED, 1) end
+  redis.call('HINCRBY', P .. 'counts', 'open:' .. h[KIND], -1)
+  redis.call('HINCRBY', P .. 'counts', 'failed:' .. h[KIND], 1)
+  redis.call('HINCRBY', P .. 'counts', 'class:' .. h[CLASS], 1)
+end
+
+-- unfail takes a record out of the failed store again; it is open then.
+local function unfail(id, r)
+  local h = r.head
+  redis.call('ZREM', P .. 'failed', id)
+  if h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], FAILED, -1) end
+  redis.call('HINCRBY', P .. 'counts', 'open:' .. h[KIND], 1)
+  redis.call('HINCRBY', P .. 'counts', 'failed:' .. h[KIND], -1)
+  redis.call('HINCRBY', P .. 'counts', 'class:' .. h[CLASS], -1)
+end
+
+-- again queues a record under a new generation: due at once at the head of what is due in its lane (delay 0), or later.
+local function again(id, r, generation, now, delay)
+  local h = r.head
+  h[STATE], h[GENERATION] = QUEUED, generation
+  h[WHEN] = delay > 0 and int(now + delay) or ''
+  store(id, r)
+  if delay > 0 then
+    await('m:' .. entry_of(id, r), now + delay)
+    return
+  end
+  local sender, batch = place(r)
+  push(h[KIND], sender, batch, 'd', entry_of(id, r), true)
+end
+
+-- replay answers a request whose idempotency key is known; nil if it is not.
+local function replay(key, fingerprint)
+  local before = key ~= '' and redis.call('GET', P .. 'i:' .. key)
+  if not before then return nil end
+  local parts = split(before, '\t')
+  if parts[2] ~= fingerprint then return {'conflict'} end
+  return {'replayed', parts[1]}
+end
+
+-- reserve counts bytes of content in, unless that exceeds max.
+local function reserve(bytes, max)
+  if (tonumber(redis.call('HGET', P .. 'counts', 'content_bytes')) or 0) + bytes > max then return false end
+  redis.call('HINCRBY', P .. 'counts', 'content_bytes', bytes)
+  return true
+end
+
+-- begin marks a record as being sent by an attempt. Head[BEGUN] stays until the attempt's outcome is settled: an attempt
+-- that somebody else ended, because its worker was gone, is told by it.
+local function begin(id, r, attempt, now)
+  local h = r.head
+  h[STATE], h[ATTEMPT], h[BEGUN], h[WHEN] = SENDING, attempt, int(now), ''
+  store(id, r)
+end
+
+-- count adds a counted attempt.
+local function count(h)
+  h[ATTEMPTS] = int((tonumber(h[ATTEMPTS]) or 0) + 1)
+  if h[FIRST] == '' then h[FIRST] = h[BEGUN] end
+end
+
+-- merge keeps what is known to be delivered: a recipient marked delivered in either is delivered.
+local function merge(marks, known)
+  if known == '' or marks == known then return marks end
+  if marks == '' then return known end
+  local out = {}
+  for i = 1, #marks do
+    local m = string.sub(marks, i, i)
+    out[i] = string.sub(known, i, i) == 'd' and 'd' or m
+  end
+  return table.concat(out)
+end
+
+-- free takes a unit back.
+local function free(key, unit)
+  redis.call('HDEL', P .. 'u:' .. key, unit)
+  if redis.call('EXISTS', P .. 'u:' .. key) == 0 then redis.call('SREM', P .. 'keys', key) end
+end
+
+-- settle stores what an attempt came to. o has: message, attempt, verdict ("delivered", "failed", "retry", "back"), marks
+-- (a letter for each recipient: d delivered, x refused for good, p pending), class, line (for the history), counted,
+-- delay (ms, of a retry), generation. It answers "settled"; "late" if a newer attempt has begun, or the message has ended,
+-- meanwhile (what this one delivered is recorded all the same); "known" if it was settled before.
+local function settle(o, now, max)
+  local r = load(o.message)
+  if not r then return 'late' end
+  local h = r.head
+  local open = h[STATE] == QUEUED or h[STATE] == SENDING or h[STATE] == FAILED
+  if not open then return 'late' end
+  if h[ATTEMPT] ~= o.attempt then
+    local known = h[MARKS] ~= '' and h[MARKS] or string.rep('p', #o.marks)
+    local marks = merge(known, o.marks)
+    if marks == known then return 'late' end
+    h[MARKS] = marks
+    if h[STATE] ~= SENDING and not string.find(marks, '[^d]') then
+      if h[STATE] == FAILED then unfail(o.message, r) end
+      finish(o.message, r, DELIVERED, now, max)
+    else
+      store(o.message, r)
+    end
+    return 'late'
+  end
+  if h[BEGUN] == '' then return 'known' end
+  local lost = h[STATE] ~= SENDING
+  if h[STATE] == FAILED then unfail(o.message, r) end
+  if o.counted and not lost then count(h) end
+  note(r, h[BEGUN] .. '\t' .. int(now - tonumber(h[BEGUN])) .. '\t' .. o.line)
+  h[MARKS], h[CLASS], h[BEGUN] = merge(o.marks, h[MARKS]), o.class, ''
+  local verdict = o.verdict
+  if not string.find(h[MARKS], '[^d]') then verdict = 'delivered' end
+  if verdict == 'delivered' then
+    finish(o.message, r, DELIVERED, now, max)
+  elseif verdict == 'failed' then
+    fail(o.message, r, now)
+  elseif verdict == 'back' then
+    again(o.message, r, o.generation, now, 0)
+  else
+    again(o.message, r, o.generation, now, o.delay)
+  end
+  return 'settled'
+end

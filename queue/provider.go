@@ -1,0 +1,58 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// ProviderKey says whose limits bind a message: it is what turns are given out by.
+type ProviderKey string
+
+// The ways of an active provider.
+const (
+	// ByAccount: one account sends for every sender (SMTP).
+	ByAccount ProviderKey = "account"
+	// ByMailbox: each sender is a mailbox with limits of its own (Microsoft 365).
+	ByMailbox ProviderKey = "mailbox"
+)
+
+// ActiveProvider is what the queue has to know of the provider.
+type ActiveProvider struct {
+	// Kind is "smtp" or "microsoft365", for people.
+	Kind string
+	// Keying says whose limits bind; Account is the key with ByAccount, and Sender the provider's own sender.
+	Keying  ProviderKey
+	Account string
+	Sender  string
+	// Concurrency is how many attempts of one key may be under way; at least 1.
+	Concurrency int
+}
+
+// ProviderSalt gives the salt for fingerprints of provider settings; a new one if none are active.
+func (q *Queue) ProviderSalt(ctx context.Context) (string, error) {
+	salt, err := q.redis.HGet(ctx, q.key("provider"), "salt").Result()
+	if err == nil && salt != "" {
+		return salt, nil
+	}
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("queue: provider: %w", err)
+	}
+	return token(20), nil
+}
+
+// SetProvider makes settings the active ones, unless they are (the fingerprint tells), and gives their version. From then
+// on no attempt begins for any other version. The fingerprint must not give secrets away to somebody who reads Redis.
+func (q *Queue) SetProvider(ctx context.Context, p ActiveProvider, salt, fingerprint string) (version string, err error) {
+	version, err = q.run(ctx, "provider", fingerprint, token(12), "salt", salt, "kind", p.Kind, "mode", string(p.Keying),
+		"key", p.Account, "sender", p.Sender, "concurrency", strconv.Itoa(max(1, p.Concurrency)),
+		"since", time.Now().UnixMilli()).Text()
+	if err != nil {
+		return "", fmt.Errorf("queue: provider: %w", err)
+	}
+	return version, nil
+}

@@ -1,0 +1,135 @@
+// Package queue keeps mail in Redis from the moment it is accepted until it is delivered or has failed, and hands it to
+// workers in order.
+//
+// Applications use Open, Enqueue, EnqueueBatch, Message, Batch and the two cancels. Workers use Consumer: it brings turns
+// to them, and a turn's Next settles one message and begins the next. What is in Redis, and what happens when a process
+// dies at any step, stands in ARCHITECTURE.md.
+//
+// This is the only package that knows asynq, and nothing of asynq shows outside it.
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// Options say where the queue is and what bounds it. The zero value of a field stands for its default.
+type Options struct {
+	// URL is a redis:// or rediss:// URL. Ignored if Client is set.
+	URL string
+	// Client is used instead of a connection made from URL; Close leaves it open.
+	Client redis.UniversalClient
+	// Namespace separates installations on one Redis; default "postroom".
+	Namespace string
+	// Limits bound what is accepted; default mail.DefaultLimits.
+	Limits mail.Limits
+	// ContentMaxBytes bounds the content (bodies, attachments) in Redis in all; default 1 GiB.
+	ContentMaxBytes int64
+	// DeliveredMax bounds the records of ended mail in number, oldest dropped first; default 1,000,000.
+	DeliveredMax int
+	// DeliveredFor and FailedFor say how long records of ended and of failed mail are kept; defaults 24 h and 30 days.
+	DeliveredFor, FailedFor time.Duration
+	// IdempotencyFor says how long an idempotency key is remembered; default 24 h.
+	IdempotencyFor time.Duration
+	// Logger takes what an operator should know; default: nothing is logged.
+	Logger *slog.Logger
+	// Registerer takes the metrics; default: they are not exported.
+	Registerer prometheus.Registerer
+}
+
+// Queue is a connection to the mail of one installation. Safe for concurrent use.
+type Queue struct {
+	redis   redis.UniversalClient
+	own     bool // redis was made here
+	prefix  string
+	options Options
+	log     *slog.Logger
+	metrics *metrics
+}
+
+var namespaces = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
+
+// Open connects to Redis. It fails if Redis does not answer; a Redis that goes away later makes calls fail until it is back.
+func Open(ctx context.Context, o Options) (*Queue, error) {
+	setDefault(&o.Namespace, "postroom")
+	setDefault(&o.ContentMaxBytes, 1<<30)
+	setDefault(&o.DeliveredMax, 1_000_000)
+	setDefault(&o.DeliveredFor, 24*time.Hour)
+	setDefault(&o.FailedFor, 30*24*time.Hour)
+	setDefault(&o.IdempotencyFor, 24*time.Hour)
+	if o.Limits == (mail.Limits{}) {
+		o.Limits = mail.DefaultLimits()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if !namespaces.MatchString(o.Namespace) {
+		return nil, fmt.Errorf("queue: namespace %q: use 1 to 32 of a-z, 0-9 and hyphen", o.Namespace)
+	}
+	q := &Queue{redis: o.Client, prefix: "{" + o.Namespace + "}:", options: o, log: o.Logger, metrics: newMetrics(o.Registerer)}
+	if q.redis == nil {
+		parsed, err := redis.ParseURL(o.URL)
+		if err != nil {
+			return nil, errors.New("queue: the Redis URL is not of the form redis://[user:password@]host:port/db") // err may quote the password
+		}
+		q.redis, q.own = redis.NewClient(parsed), true
+	}
+	if err := q.redis.Ping(ctx).Err(); err != nil {
+		return nil, errors.Join(fmt.Errorf("queue: open: %w", err), q.Close())
+	}
+	return q, nil
+}
+
+// Close ends the connection if Open made it.
+func (q *Queue) Close() error {
+	if !q.own {
+		return nil
+	}
+	return q.redis.Close()
+}
+
+// Ping reports whether Redis answers.
+func (q *Queue) Ping(ctx context.Context) error {
+	if err := q.redis.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("queue: ping: %w", err)
+	}
+	return nil
+}
+
+func (q *Queue) key(parts ...string) string {
+	k := q.prefix
+	for _, p := range parts {
+		k += p
+	}
+	return k
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// Errors of accepting and of looking up. Match with errors.Is.
+var (
+	// ErrNotFound: there is no such message or batch, or its record has been dropped.
+	ErrNotFound = errors.New("queue: not found")
+	// ErrTooLate: the message is being sent or has ended, so it can't be cancelled.
+	ErrTooLate = errors.New("queue: too late to cancel: the message is being sent or has ended")
+	// ErrFull: the content that waits has reached content.max_bytes. Nothing was accepted; come back later.
+	ErrFull = errors.New("queue: full: the content that waits has reached content.max_bytes; try again when some has gone out")
+	// ErrIdempotencyConflict: the idempotency key was used for another request.
+	ErrIdempotencyConflict = errors.New("queue: the idempotency key was used before, for a different request")
+	// ErrStagingExpired: accepting took longer than its deadline and was dropped. Nothing was accepted; repeat the request.
+	ErrStagingExpired = errors.New("queue: accepting took too long, and nothing was accepted: repeat the request")
+)

@@ -1,0 +1,274 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue/queuetest"
+)
+
+// onEachRedis runs a test against a real Redis and against the embedded one of the demo.
+func onEachRedis(t *testing.T, test func(t *testing.T, q *Queue)) {
+	t.Run("redis", func(t *testing.T) { test(t, open(t, queuetest.Start(t).Client)) })
+	t.Run("miniredis", func(t *testing.T) {
+		client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+		t.Cleanup(func() { _ = client.Close() })
+		test(t, open(t, client))
+	})
+}
+
+func open(t *testing.T, client redis.UniversalClient) *Queue {
+	t.Helper()
+	q, err := Open(t.Context(), Options{Client: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q
+}
+
+// activate makes an account of the given concurrency the active provider.
+func activate(t *testing.T, q *Queue, concurrency int) string {
+	t.Helper()
+	version, err := q.SetProvider(t.Context(), ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: "mail.example.com:587", Concurrency: concurrency}, "salt", "fingerprint")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return version
+}
+
+func message(kind mail.Kind, to string) mail.Message {
+	return mail.Message{Kind: kind, From: mail.Address{Address: "reports@example.com"}, To: []mail.Address{{Address: to}}, Subject: "Hello", Text: "Text for " + to}
+}
+
+func batch(kind mail.Kind, n int) mail.Batch {
+	b := mail.Batch{Message: mail.Message{Kind: kind, From: mail.Address{Address: "reports@example.com"}, Subject: "Hello {{.name}}", Text: "Dear {{.name}}"}}
+	for i := range n {
+		b.Recipients = append(b.Recipients, mail.Recipient{To: []mail.Address{{Address: fmt.Sprintf("r%d@example.net", i)}}, Variables: map[string]any{"name": fmt.Sprint("N", i)}})
+	}
+	return b
+}
+
+// delivered settles an attempt as delivered to everybody offered.
+func delivered(a *Attempt) *Settlement {
+	outcomes := make([]mail.Outcome, len(a.Offered))
+	for i := range outcomes {
+		outcomes[i] = mail.Outcome{Class: mail.Delivered, Code: 250, Reply: "250 2.0.0 Ok: queued as 4Xyz"}
+	}
+	return &Settlement{Attempt: a, Verdict: Done, Class: mail.Delivered, Counted: true, Outcomes: outcomes}
+}
+
+// consume runs a consumer whose handler settles each attempt by settle, until the test ends.
+func consume(t *testing.T, q *Queue, version string, settle func(*Attempt) *Settlement) *Consumer {
+	t.Helper()
+	c := q.NewConsumer(ConsumerOptions{ProviderVersion: version, CheckInterval: 5 * time.Millisecond, Grace: time.Second,
+		Handle: func(_ context.Context, turn *Turn) {
+			var last *Settlement
+			for a := turn.Next(nil); a != nil; a = turn.Next(last) {
+				last = settle(a)
+			}
+		}})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("consumer: %v", err)
+		}
+	})
+	return c
+}
+
+// eventually waits until what is asked for holds.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); !holds(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func TestMessageGoesFromEnqueueToDelivered(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, q *Queue) {
+		version := activate(t, q, 3)
+		m := message(mail.Report, "ada@example.net")
+		m.Cc = []mail.Address{{Address: "bob@example.net"}}
+		m.Metadata = map[string]string{"run": "7"}
+		m.Attachments = []mail.Attachment{{Name: "a.bin", Content: []byte(strings.Repeat("x", 700_000))}}
+		receipt, err := q.Enqueue(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := q.Message(t.Context(), receipt.ID)
+		if err != nil || s.State != Queued || len(s.Recipients) != 2 || s.Recipients[1].Address != "bob@example.net" {
+			t.Fatalf("queued: %+v, %v", s, err)
+		}
+		var seen *mail.Outgoing
+		consume(t, q, version, func(a *Attempt) *Settlement {
+			seen = a.Message
+			return delivered(a)
+		})
+		eventually(t, "the message is delivered", func() bool {
+			s, err = q.Message(t.Context(), receipt.ID)
+			return err == nil && s.State == Delivered
+		})
+		if seen.ID != receipt.ID || len(seen.Cc) != 1 || len(seen.Files) != 1 || len(seen.Files[0].Bytes) != 700_000 || !seen.Date.Equal(s.Accepted) {
+			t.Errorf("the attempt had %+v", seen)
+		}
+		if s.Attempts != 1 || s.Metadata["run"] != "7" || len(s.Recipients) != 2 || s.Recipients[0].State != "delivered" ||
+			len(s.History) != 1 || s.History[0].Outcomes[0].Class != "delivered" || !strings.Contains(s.History[0].Outcomes[0].Reply, "4Xyz") {
+			t.Errorf("status: %+v", s)
+		}
+		noContentIsLeft(t, q)
+	})
+}
+
+func noContentIsLeft(t *testing.T, q *Queue) {
+	t.Helper()
+	counts, err := q.Counts(t.Context())
+	if err != nil || counts.ContentBytes != 0 {
+		t.Errorf("content of %d bytes is still counted, %v", counts.ContentBytes, err)
+	}
+	if keys, _ := q.redis.Keys(t.Context(), q.key("c:*")).Result(); len(keys) > 0 {
+		t.Errorf("content is left: %d keys", len(keys))
+	}
+}
+
+func TestBatchGoesOutOnceEach(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, q *Queue) {
+		version := activate(t, q, 5)
+		b := batch(mail.Subscription, 450)
+		b.Recipients[7].To[0].Address = "nobody"
+		receipt, err := q.EnqueueBatch(t.Context(), b)
+		if err != nil || receipt.Accepted != 449 || len(receipt.Refused) != 1 || receipt.IDs[7] != "" {
+			t.Fatalf("receipt %+v, %v", receipt, err)
+		}
+		var mu sync.Mutex
+		subjects := map[string]int{}
+		consume(t, q, version, func(a *Attempt) *Settlement {
+			mu.Lock()
+			subjects[a.Message.Subject]++
+			mu.Unlock()
+			return delivered(a)
+		})
+		eventually(t, "the batch is delivered", func() bool {
+			s, err := q.Batch(t.Context(), receipt.ID)
+			return err == nil && s.Delivered == 449 && s.Open == 0
+		})
+		mu.Lock()
+		defer mu.Unlock()
+		if len(subjects) != 449 {
+			t.Errorf("%d different subjects, want 449", len(subjects))
+		}
+		for s, n := range subjects {
+			if n != 1 {
+				t.Errorf("%q was sent %d times", s, n)
+			}
+		}
+		noContentIsLeft(t, q)
+	})
+}
+
+func TestOrder(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, q *Queue) {
+		version := activate(t, q, 1)
+		enqueue := func(b mail.Batch) {
+			if _, err := q.EnqueueBatch(t.Context(), b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		named := func(kind mail.Kind, subject string, n int) mail.Batch {
+			b := batch(kind, n)
+			b.Message.Subject = subject
+			return b
+		}
+		enqueue(named(mail.Subscription, "S", 4))
+		enqueue(named(mail.Report, "R1", 6))
+		enqueue(named(mail.Report, "R2", 3))
+		if _, err := q.Enqueue(t.Context(), message(mail.Alert, "ops@example.net")); err != nil {
+			t.Fatal(err)
+		}
+		var order []string
+		got := make(chan []string, 1)
+		consume(t, q, version, func(a *Attempt) *Settlement {
+			if order = append(order, a.Message.Subject); len(order) == 14 {
+				got <- order
+			}
+			return delivered(a)
+		})
+		// The alert first; reports and subscriptions 3 to 1; the two reports in turn until the shorter is through.
+		want := strings.Fields("Hello R1 R2 S R1 R2 R1 S R2 R1 R1 S R1 S")
+		if order := <-got; !slices.Equal(order, want) {
+			t.Errorf("order\n%v, want\n%v", order, want)
+		}
+	})
+}
+
+func TestIdempotency(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, q *Queue) {
+		m := message(mail.Alert, "ada@example.net")
+		first, err := q.Enqueue(t.Context(), m, Idempotency("app", "k"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := q.Enqueue(t.Context(), m, Idempotency("app", "k"))
+		if err != nil || again.ID != first.ID || !again.Replayed {
+			t.Errorf("repeated: %+v, %v; want %s", again, err, first.ID)
+		}
+		if other, err := q.Enqueue(t.Context(), m, Idempotency("another", "k")); err != nil || other.ID == first.ID {
+			t.Errorf("another scope: %+v, %v", other, err)
+		}
+		m.Subject = "Something else"
+		if _, err := q.Enqueue(t.Context(), m, Idempotency("app", "k")); !errors.Is(err, ErrIdempotencyConflict) {
+			t.Errorf("another request: %v", err)
+		}
+		b := batch(mail.Report, 30)
+		one, err := q.EnqueueBatch(t.Context(), b, Idempotency("app", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		two, err := q.EnqueueBatch(t.Context(), b, Idempotency("app", "b"))
+		if err != nil || !two.Replayed || two.ID != one.ID || !slices.Equal(two.IDs, one.IDs) {
+			t.Errorf("repeated batch: %+v, %v", two, err)
+		}
+		if counts, _ := q.Counts(t.Context()); counts.Open[mail.Report] != 30 || counts.Open[mail.Alert] != 2 {
+			t.Errorf("open: %v", counts.Open)
+		}
+	})
+}
+
+func TestContentIsBounded(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, q *Queue) {
+		q.options.ContentMaxBytes = 1000
+		m := message(mail.Report, "ada@example.net")
+		m.Text = strings.Repeat("x", 600)
+		if _, err := q.Enqueue(t.Context(), m); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := q.Enqueue(t.Context(), m); !errors.Is(err, ErrFull) {
+			t.Errorf("second message: %v, want ErrFull", err)
+		}
+		m.Kind = mail.Alert
+		b := batch(mail.Report, 2)
+		b.Message.Text = m.Text
+		if _, err := q.EnqueueBatch(t.Context(), b); !errors.Is(err, ErrFull) {
+			t.Errorf("batch: %v, want ErrFull", err)
+		}
+		if keys, _ := q.redis.Keys(t.Context(), q.key("m:*")).Result(); len(keys) != 1 {
+			t.Errorf("%d records, want 1", len(keys))
+		}
+	})
+}

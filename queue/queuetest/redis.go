@@ -1,0 +1,110 @@
+// Package queuetest starts real Redis servers for tests.
+package queuetest
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Redis is a redis-server of its own for one test: on a unix socket in the test's folder, with an AOF that is synced each
+// second, so that it can be stopped and started again.
+type Redis struct {
+	// Client is connected to the server, with go-redis's defaults.
+	Client *redis.Client
+	// URL is for redis.ParseURL.
+	URL string
+
+	t       testing.TB
+	folder  string
+	process *exec.Cmd
+}
+
+// Start starts a server; it ends with the test.
+func Start(t testing.TB) *Redis {
+	t.Helper()
+	folder, err := os.MkdirTemp("", "redis") // t.TempDir's names can be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &Redis{t: t, folder: folder}
+	socket := filepath.Join(folder, "s")
+	r.URL = "unix://" + socket
+	r.Client = redis.NewClient(&redis.Options{Network: "unix", Addr: socket, PoolSize: 100})
+	t.Cleanup(func() {
+		_ = r.Client.Close()
+		r.Kill()
+		_ = os.RemoveAll(folder)
+	})
+	r.Restart()
+	return r
+}
+
+// Restart starts the server again after Kill, with what its AOF has.
+func (r *Redis) Restart() {
+	r.t.Helper()
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		r.t.Fatal("redis-server is needed: run .ci/deps, or install Redis 7")
+	}
+	r.process = exec.Command(path, "--port", "0", "--unixsocket", filepath.Join(r.folder, "s"), "--dir", r.folder,
+		"--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+		"--loglevel", "warning", "--logfile", filepath.Join(r.folder, "log"))
+	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := r.process.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		err := r.Client.Ping(ctx).Err()
+		cancel()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			log, _ := os.ReadFile(filepath.Join(r.folder, "log"))
+			r.t.Fatalf("redis-server does not answer: %v\n%s", err, log)
+		}
+	}
+}
+
+// Kill ends the server at once; what it had written stays in its AOF.
+func (r *Redis) Kill() { r.signal(syscall.SIGKILL, true) }
+
+// Freeze stops the server from answering until Thaw.
+func (r *Redis) Freeze() { r.signal(syscall.SIGSTOP, false) }
+
+// Thaw ends Freeze.
+func (r *Redis) Thaw() { r.signal(syscall.SIGCONT, false) }
+
+func (r *Redis) signal(s syscall.Signal, wait bool) {
+	if r.process == nil || r.process.ProcessState != nil {
+		return
+	}
+	_ = r.process.Process.Signal(s)
+	if wait {
+		_ = r.process.Wait()
+	}
+}
+
+// Memory gives the bytes that Redis says its data takes: used_memory.
+func (r *Redis) Memory() int64 {
+	r.t.Helper()
+	info, err := r.Client.InfoMap(context.Background(), "memory").Result()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var n int64
+	if _, err := fmt.Sscan(info["Memory"]["used_memory"], &n); err != nil {
+		r.t.Fatal(err)
+	}
+	return n
+}

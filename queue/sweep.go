@@ -1,0 +1,131 @@
+package queue
+
+import (
+	"context"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// doubtful is how long a turn may be out without having begun before the sweep asks whether its task still exists.
+const doubtful = 10 * time.Second
+
+// sweep puts right, each SweepInterval, what processes that died have left open: nothing may outlive its reason.
+func (c *Consumer) sweep(ctx context.Context) {
+	for pause(ctx, c.options.SweepInterval) == nil {
+		if err := c.sweepOnce(ctx); err != nil && ctx.Err() == nil {
+			c.log.Warn("the sweep stopped half-way; the next one goes on", "error", err)
+		}
+	}
+}
+
+func (c *Consumer) sweepOnce(ctx context.Context) error {
+	if !c.steady() {
+		return nil
+	}
+	// One process sweeps at a time. This saves work; it would be right without.
+	l := c.lease.Load()
+	first, err := c.queue.redis.SetNX(ctx, c.queue.key("sweep"), l.worker, c.options.SweepInterval*9/10).Result()
+	if err != nil || !first {
+		return err
+	}
+	if err := c.sweepTurns(ctx); err != nil {
+		return err
+	}
+	return c.queue.tidy(ctx)
+}
+
+// sweepTurns ends turns and attempts of dead workers and attempts past their deadline.
+func (c *Consumer) sweepTurns(ctx context.Context) error {
+	m := c.queue.metrics
+	policy := func(k mail.Kind) string {
+		if p := c.options.OnUnknown[k]; p != "" {
+			return string(p)
+		}
+		return string(Resend)
+	}
+	line := historyLine("", nil, nil) + "\t;u;m;;;;;The worker was gone before the outcome was known."
+	for cursor := "0"; ; {
+		values, err := c.queue.run(ctx, "sweep", leaseTime.Milliseconds(), token(6), doubtful.Milliseconds(),
+			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), line[1:], mail.Unknown.String(), 100, cursor).Slice()
+		if err != nil {
+			return err
+		}
+		attempts, _ := values[1].(int64)
+		turns, _ := values[2].(int64)
+		m.repairs.WithLabelValues("attempt").Add(float64(attempts))
+		m.repairs.WithLabelValues("turn").Add(float64(turns))
+		if turns > 0 {
+			c.log.Warn("turns of dead workers were ended", "turns", turns, "attempts", attempts)
+		}
+		for i := 3; i+2 < len(values); i += 3 {
+			if err := c.checkTurn(ctx, text(values[i]), text(values[i+1]), text(values[i+2])); err != nil {
+				return err
+			}
+		}
+		if cursor = text(values[0]); cursor == "0" {
+			return nil
+		}
+	}
+}
+
+// checkTurn takes a unit back from a turn that has not begun, if asynq has lost its task.
+func (c *Consumer) checkTurn(ctx context.Context, turn, key, unit string) error {
+	alive, err := c.alive(turn)
+	if err != nil || alive {
+		return err
+	}
+	taken, err := c.queue.run(ctx, "withdraw", turn, key, unit).Int()
+	if err == nil && taken == 1 {
+		c.queue.metrics.repairs.WithLabelValues("task").Inc()
+	}
+	return err
+}
+
+// tidy drops what has been kept long enough, what was staged and never committed, and finishes cancelled batches. Its steps
+// are bounded, and nothing hangs on when they happen.
+func (q *Queue) tidy(ctx context.Context) error {
+	for more := int64(1); more == 1; {
+		values, err := q.run(ctx, "forget", q.options.DeliveredFor.Milliseconds(), q.options.FailedFor.Milliseconds(),
+			q.options.DeliveredMax).Int64Slice()
+		if err != nil {
+			return err
+		}
+		q.metrics.repairs.WithLabelValues("failed_dropped").Add(float64(values[1]))
+		more = values[0]
+	}
+	now, err := q.redis.Time(ctx).Result()
+	if err != nil {
+		return err
+	}
+	overdue, err := q.redis.ZRangeByScore(ctx, q.key("staged"),
+		&redis.ZRangeBy{Min: "-inf", Max: strconv.FormatInt(now.UnixMilli(), 10), Count: 100}).Result()
+	if err != nil {
+		return err
+	}
+	for _, id := range overdue {
+		for more := 1; more == 1; {
+			if more, err = q.run(ctx, "drop", id, "overdue").Int(); err != nil {
+				return err
+			}
+		}
+		q.metrics.repairs.WithLabelValues("staged").Inc()
+	}
+	cancelled, err := q.redis.SRandMemberN(ctx, q.key("cancelling"), 20).Result()
+	if err != nil {
+		return err
+	}
+	for _, id := range cancelled {
+		if err := q.CancelBatch(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func contextForScrape() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 2*time.Second)
+}

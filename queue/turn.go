@@ -1,0 +1,323 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// Turn is the right to send, one after the other, mail that one limit key binds, on one unit of its concurrency. Its
+// methods are for one goroutine.
+type Turn struct {
+	consumer *Consumer
+	id       string
+	key      string
+	unit     string
+	run      string
+	ends     time.Time
+	over     bool
+}
+
+// Attempt is one message to be handed over now, once.
+type Attempt struct {
+	// ID is the attempt's, random; MessageID the message's.
+	ID, MessageID string
+	Kind          mail.Kind
+	// Message is ready to be rendered; its From may be the zero value (the provider's own sender).
+	Message *mail.Outgoing
+	// Offered are the indexes into Message.Recipients of those who are still pending.
+	Offered []int
+	// Counted is the number of attempts before this one that counted; First is when the first of them began (else zero).
+	Counted int
+	First   time.Time
+	// Now is Redis's time when the attempt began.
+	Now time.Time
+
+	marks string
+	lease *lease
+}
+
+// ErrLeaseLost is what Attempt.Fence gives when others may take this worker for dead.
+var ErrLeaseLost = errors.New("queue: the worker's lease has run out")
+
+// Fence says whether the attempt may pass its point of no return. Call it directly before.
+func (a *Attempt) Fence() error {
+	if !a.lease.live(time.Now()) {
+		return ErrLeaseLost
+	}
+	return nil
+}
+
+// Verdict is what is to be done with a message after an attempt.
+type Verdict string
+
+// The verdicts.
+const (
+	// Done: every recipient has it.
+	Done Verdict = "delivered"
+	// Again: offer the pending recipients again after Settlement.Delay.
+	Again Verdict = "retry"
+	// Back: offer it again at once, or when the hold is over, before new mail of its batch.
+	Back Verdict = "back"
+	// GiveUp: it goes to the failed store.
+	GiveUp Verdict = "failed"
+)
+
+// Settlement is what an attempt came to.
+type Settlement struct {
+	Attempt *Attempt
+	Verdict Verdict
+	// Outcomes line up with Attempt.Offered; nil if nothing was handed over because we stopped by ourselves.
+	Outcomes []mail.Outcome
+	// Class is the attempt's: that of the outcome which decided the verdict.
+	Class mail.Class
+	// Counted says that the attempt counts towards giving up.
+	Counted bool
+	// Delay is how long until it is due again (Again).
+	Delay time.Duration
+	// Hold silences the limit key for every worker, if it is not 0; Reason says why, in a word: "throttled", "configuration"
+	// or "unreachable".
+	Hold   time.Duration
+	Reason string
+}
+
+// Next settles what the last attempt came to (nil at the start of a turn) and begins the next. It gives nil when the turn
+// is over. While Redis is away it keeps offering the settlement, until it is taken or the grace of a shutdown has passed.
+func (t *Turn) Next(last *Settlement) *Attempt {
+	c := t.consumer
+	for {
+		if t.over {
+			if last != nil {
+				t.settleOnly(last)
+			}
+			return nil
+		}
+		stopping := c.stopping.Err() != nil || time.Now().After(t.ends)
+		l := c.lease.Load()
+		attempt := ""
+		if !stopping && l.live(time.Now()) {
+			attempt = token(12)
+		}
+		answer, err := t.call(last, l, attempt)
+		if err != nil {
+			return nil // the process ends; what is open stays marked in its record
+		}
+		last = nil
+		switch answer.what {
+		case "attempt":
+			a, fault := t.open(answer, attempt, l)
+			if fault == nil {
+				return a
+			}
+			last = fault
+		case "again":
+		default:
+			t.over = true
+			if end := answer.what; end != "ended" {
+				c.queue.metrics.turns.WithLabelValues(end).Inc()
+			} else if c.stopping.Err() != nil {
+				c.queue.metrics.turns.WithLabelValues("stopped").Inc()
+			} else {
+				c.queue.metrics.turns.WithLabelValues("over").Inc()
+			}
+			if answer.what == "version" {
+				c.outdated()
+			}
+		}
+	}
+}
+
+// nextAnswer is what next.lua says.
+type nextAnswer struct {
+	settled, what string
+	message       string
+	record        string
+	now           time.Time
+	owner         string
+	chunks, bytes int
+	content       string
+}
+
+// call runs next.lua until Redis answers. The arguments stay the same, so it does not matter which of the calls arrived.
+func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, error) {
+	c := t.consumer
+	o := &c.options
+	args := make([]any, 0, 22)
+	args = append(args, t.key, t.unit, t.id, t.run, l.worker, o.ProviderVersion, attempt, o.AttemptTimeout.Milliseconds(),
+		o.Weights[mail.Report], o.Weights[mail.Subscription], c.queue.options.DeliveredMax)
+	if last != nil {
+		args = append(args, last.args(l.worker)...)
+	}
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
+		values, err := c.queue.run(c.hard, "next", args...).Slice()
+		if err == nil {
+			return parseNext(values, c.queue.metrics)
+		}
+		if c.hard.Err() != nil {
+			return nil, c.hard.Err()
+		}
+		c.log.Warn("Redis did not take what an attempt came to; it will be offered again", "error", err)
+		if pause(c.hard, wait) != nil {
+			return nil, c.hard.Err()
+		}
+	}
+}
+
+// settleOnly stores an outcome although the turn is over, as happens when a message could not be opened at its end.
+func (t *Turn) settleOnly(last *Settlement) {
+	_, _ = t.call(last, t.consumer.lease.Load(), "")
+}
+
+func (s *Settlement) args(worker string) []any {
+	a := s.Attempt
+	marks := []byte(a.marks)
+	for i, o := range s.Outcomes {
+		switch o.Class {
+		case mail.Delivered:
+			marks[a.Offered[i]] = markDelivered
+		case mail.Permanent:
+			marks[a.Offered[i]] = markRefused
+		}
+	}
+	if a.lease != nil {
+		worker = a.lease.worker
+	}
+	outcomes := s.Outcomes
+	if outcomes == nil {
+		outcomes = []mail.Outcome{{Class: s.Class, Step: "stopped", Reply: "Stopped before anything was handed over."}}
+		return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(),
+			historyLine(worker, []int{0}, outcomes), "0", 0, token(6), 0, ""}
+	}
+	counted := "0"
+	if s.Counted {
+		counted = "1"
+	}
+	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), historyLine(worker, a.Offered, outcomes),
+		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason}
+}
+
+func parseNext(values []any, m *metrics) (*nextAnswer, error) {
+	if len(values) < 3 {
+		return nil, errors.New("queue: next: unexpected answer")
+	}
+	if stale, _ := values[len(values)-1].(int64); stale > 0 {
+		m.stale.Add(float64(stale))
+	}
+	a := &nextAnswer{settled: text(values[0]), what: text(values[1])}
+	if a.what == "attempt" {
+		if len(values) != 10 {
+			return nil, errors.New("queue: next: unexpected answer")
+		}
+		a.message, a.record, a.now, a.owner = text(values[2]), text(values[3]), unixMilli(text(values[4])), text(values[5])
+		a.chunks, a.bytes, a.content = atoi(text(values[6])), atoi(text(values[7])), text(values[8])
+	}
+	return a, nil
+}
+
+// open makes an attempt from what next.lua gave. What can't be opened is settled at once: the settlement is returned.
+func (t *Turn) open(answer *nextAnswer, id string, l *lease) (*Attempt, *Settlement) {
+	a := &Attempt{ID: id, MessageID: answer.message, Now: answer.now, lease: l}
+	broken := func(err error) *Settlement {
+		o := mail.Outcome{Class: mail.Permanent, Scope: mail.ScopeMessage, Step: "open", Reply: err.Error()}
+		if a.marks == "" {
+			a.marks, a.Offered = string(markPending), []int{0}
+		}
+		t.consumer.log.Error("a message can't be opened and goes to the failed store", "message", a.MessageID, "error", err)
+		outcomes := make([]mail.Outcome, len(a.Offered))
+		for i := range outcomes {
+			outcomes[i] = o
+		}
+		return &Settlement{Attempt: a, Verdict: GiveUp, Class: mail.Permanent, Counted: true, Outcomes: outcomes}
+	}
+	r, err := parseRecord(answer.record)
+	if err != nil {
+		return nil, broken(err)
+	}
+	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
+	it, err := r.item()
+	if err != nil {
+		return nil, broken(err)
+	}
+	content, err := t.consumer.content(answer)
+	if err != nil && !errors.Is(err, errNoContent) {
+		// Redis did not answer: nobody's fault, and nothing has begun.
+		a.marks = r.head[headMarks]
+		return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
+	} else if err != nil {
+		return nil, broken(err)
+	}
+	a.Message, err = content.Fill(a.MessageID, acceptedAt(a.MessageID), it.Recipient)
+	if err != nil {
+		return nil, broken(errors.New("the variables do not fill the templates"))
+	}
+	if r.head[headBatch] == "" {
+		a.Message.Cc, a.Message.Bcc = it.Cc, it.Bcc
+	}
+	n := len(a.Message.To) + len(a.Message.Cc) + len(a.Message.Bcc)
+	if a.marks = r.head[headMarks]; len(a.marks) != n {
+		a.marks = strings.Repeat(string(markPending), n)
+	}
+	for i := range n {
+		if a.marks[i] == markPending {
+			a.Offered = append(a.Offered, i)
+		}
+	}
+	return a, nil
+}
+
+// content gives an attempt's content: a batch's from the cache.
+func (c *Consumer) content(answer *nextAnswer) (*mail.Content, error) {
+	if answer.content != "" {
+		content, _, err := decodeContent([]byte(answer.content))
+		return content, err
+	}
+	read := func() (*mail.Content, error) {
+		blob, err := c.queue.readChunks(c.hard, answer.owner, answer.chunks, answer.bytes)
+		if err != nil {
+			return nil, err
+		}
+		content, _, err := decodeContent(blob)
+		return content, err
+	}
+	if answer.owner == answer.message {
+		return read()
+	}
+	return c.contents.get(answer.owner, answer.bytes, read)
+}
+
+// turnTask is the payload of a turn's asynq task: format, key, unit, turn.
+func (t *Turn) payload() []byte {
+	return []byte(strings.Join([]string{formatVersion, t.key, t.unit, t.id}, "\t"))
+}
+
+func parseTurn(payload []byte) (*Turn, error) {
+	parts := strings.Split(string(payload), "\t")
+	if len(parts) != 4 {
+		return nil, fmt.Errorf("queue: turn: %d fields", len(parts))
+	}
+	if parts[0] != formatVersion {
+		return nil, fmt.Errorf("queue: turn: format %q is newer than this program", parts[0])
+	}
+	return &Turn{key: parts[1], unit: parts[2], id: parts[3]}, nil
+}
+
+// LogValue gives what identifies a turn.
+func (t *Turn) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("id", t.id), slog.String("key", t.key), slog.String("unit", t.unit))
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
