@@ -312,7 +312,7 @@ func answerOf(answer []string) (id string, err error) {
 // shared is the part of a message that is content.
 func shared(m mail.Message) mail.Message {
 	m.To, m.Cc, m.Bcc, m.Metadata = nil, nil, nil, nil
-	m.SendAt, m.ExpiresAt = time.Time{}, time.Time{}
+	m.ExpiresAt = time.Time{}
 	return m
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -56,35 +57,41 @@ func encodeContent(m mail.Message, template bool) ([]byte, error) {
 	return blob, nil
 }
 
+// body is what attempts need of stored content.
+type body struct {
+	content *mail.Content
+	sendAt  time.Time
+}
+
 // decodeContent is the inverse of encodeContent; the files share blob's memory.
-func decodeContent(blob []byte) (*mail.Content, *mail.Message, error) {
+func decodeContent(blob []byte) (*body, error) {
 	n, used := binary.Uvarint(blob)
 	if used <= 0 || n > uint64(len(blob)-used) {
-		return nil, nil, errNoContent
+		return nil, errNoContent
 	}
 	var head manifest
 	if err := json.Unmarshal(blob[used:used+int(n)], &head); err != nil {
-		return nil, nil, errNoContent // err may quote content
+		return nil, errNoContent // err may quote content
 	}
 	files := blob[used+int(n):]
 	if len(head.Sizes) != len(head.Message.Attachments) {
-		return nil, nil, errNoContent
+		return nil, errNoContent
 	}
 	for i, size := range head.Sizes {
 		if size < 0 || size > len(files) {
-			return nil, nil, errNoContent
+			return nil, errNoContent
 		}
 		head.Message.Attachments[i].Content = files[:size:size]
 		files = files[size:]
 	}
 	if len(files) != 0 {
-		return nil, nil, errNoContent
+		return nil, errNoContent
 	}
 	content, err := mail.NewContent(&head.Message, head.Template)
 	if err != nil {
-		return nil, nil, errors.Join(errNoContent, err)
+		return nil, errors.Join(errNoContent, err)
 	}
-	return content, &head.Message, nil
+	return &body{content, head.Message.SendAt}, nil
 }
 
 func chunksOf(size int) int { return (size + chunkBytes - 1) / chunkBytes }
@@ -133,7 +140,7 @@ type cached struct {
 	id    string
 	size  int
 	ready chan struct{} // closed when content and err are set
-	value *mail.Content
+	value *body
 	err   error
 }
 
@@ -142,7 +149,7 @@ func newContents(maxBytes int) *contents {
 }
 
 // get gives the content of id, of size bytes, calling read if it is not here. A failure is not kept.
-func (c *contents) get(id string, size int, read func() (*mail.Content, error)) (*mail.Content, error) {
+func (c *contents) get(id string, size int, read func() (*body, error)) (*body, error) {
 	c.mu.Lock()
 	if e, ok := c.byID[id]; ok {
 		c.order.MoveToFront(e)

@@ -10,6 +10,8 @@ import (
 type metrics struct {
 	// accepted: postroom_messages_accepted_total{kind}.
 	accepted *prometheus.CounterVec
+	// finished: postroom_messages_finished_total{kind,result}; result: delivered, failed, expired, cancelled.
+	finished *prometheus.CounterVec
 	// repairs: postroom_repairs_total{what}: attempt (of a dead worker or past its deadline), turn (a unit taken back from a
 	// dead worker), task (a turn whose task was gone), staged (a batch that was never committed), failed_dropped (a failed
 	// message kept for as long as it is to be kept). Alert when attempt or task keep growing.
@@ -27,6 +29,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_messages_accepted_total", Help: "Messages accepted for delivery.",
 		}, []string{"kind"}),
+		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postroom_messages_finished_total", Help: "Messages that ended, by how.",
+		}, []string{"kind", "result"}),
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_repairs_total", Help: "What the sweep put right after a process died or lost Redis.",
 		}, []string{"what"}),
@@ -42,6 +47,9 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	}
 	for _, k := range mail.Kinds() {
 		m.accepted.WithLabelValues(string(k))
+		for _, result := range []State{Delivered, Failed, Expired, Cancelled} {
+			m.finished.WithLabelValues(string(k), string(result))
+		}
 	}
 	for _, what := range []string{"attempt", "turn", "task", "staged", "failed_dropped"} {
 		m.repairs.WithLabelValues(what)
@@ -53,7 +61,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		m.scripts.WithLabelValues(name)
 	}
 	if r != nil {
-		r.MustRegister(m.accepted, m.repairs, m.stale, m.turns, m.scripts)
+		r.MustRegister(m.accepted, m.finished, m.repairs, m.stale, m.turns, m.scripts)
 	}
 	return m
 }

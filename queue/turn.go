@@ -35,12 +35,15 @@ type Attempt struct {
 	// Counted is the number of attempts before this one that counted; First is when the first of them began (else zero).
 	Counted int
 	First   time.Time
-	// Now is Redis's time when the attempt began.
-	Now time.Time
+	// Now is Redis's time when the attempt began; Since when the message could have gone: accepted, or send_at if later.
+	Now, Since time.Time
 
 	marks string
 	lease *lease
 }
+
+// Refused reports whether an earlier attempt was refused for good by a recipient.
+func (a *Attempt) Refused() bool { return strings.IndexByte(a.marks, markRefused) >= 0 }
 
 // ErrLeaseLost is what Attempt.Fence gives when others may take this worker for dead.
 var ErrLeaseLost = errors.New("queue: the worker's lease has run out")
@@ -81,9 +84,10 @@ type Settlement struct {
 	// Delay is how long until it is due again (Again).
 	Delay time.Duration
 	// Hold silences the limit key for every worker, if it is not 0; Reason says why, in a word: "throttled", "configuration"
-	// or "unreachable".
-	Hold   time.Duration
-	Reason string
+	// or "unreachable". If HoldMax is longer, each hold that follows another without a success in between is twice as long,
+	// up to HoldMax.
+	Hold, HoldMax time.Duration
+	Reason        string
 }
 
 // Next settles what the last attempt came to (nil at the start of a turn) and begins the next. It gives nil when the turn
@@ -107,6 +111,7 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 		if err != nil {
 			return nil // the process ends; what is open stays marked in its record
 		}
+		answer.count(last, c.queue.metrics)
 		last = nil
 		switch answer.what {
 		case "attempt":
@@ -141,13 +146,26 @@ type nextAnswer struct {
 	owner         string
 	chunks, bytes int
 	content       string
+	stale         int
+	ended         string
+}
+
+// count takes what the script ended into the metrics. ended has two letters for each message: state and kind.
+func (a *nextAnswer) count(last *Settlement, m *metrics) {
+	if last != nil && (a.settled == "delivered" || a.settled == "failed") {
+		m.finished.WithLabelValues(string(last.Attempt.Kind), a.settled).Inc()
+	}
+	m.stale.Add(float64(a.stale))
+	for i := 0; i+1 < len(a.ended); i += 2 {
+		m.finished.WithLabelValues(string(kindOf[a.ended[i+1:i+2]]), string(stateOf[a.ended[i:i+1]])).Inc()
+	}
 }
 
 // call runs next.lua until Redis answers. The arguments stay the same, so it does not matter which of the calls arrived.
 func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, error) {
 	c := t.consumer
 	o := &c.options
-	args := make([]any, 0, 22)
+	args := make([]any, 0, 23)
 	args = append(args, t.key, t.unit, t.id, t.run, l.worker, o.ProviderVersion, attempt, o.AttemptTimeout.Milliseconds(),
 		o.Weights[mail.Report], o.Weights[mail.Subscription], c.queue.options.DeliveredMax)
 	if last != nil {
@@ -156,7 +174,7 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		values, err := c.queue.run(c.hard, "next", args...).Slice()
 		if err == nil {
-			return parseNext(values, c.queue.metrics)
+			return parseNext(values)
 		}
 		if c.hard.Err() != nil {
 			return nil, c.hard.Err()
@@ -191,26 +209,25 @@ func (s *Settlement) args(worker string) []any {
 	if outcomes == nil {
 		outcomes = []mail.Outcome{{Class: s.Class, Step: "stopped", Reply: "Stopped before anything was handed over."}}
 		return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(),
-			historyLine(worker, []int{0}, outcomes), "0", 0, token(6), 0, ""}
+			historyLine(worker, []int{0}, outcomes), "0", 0, token(6), 0, "", 0}
 	}
 	counted := "0"
 	if s.Counted {
 		counted = "1"
 	}
 	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), historyLine(worker, a.Offered, outcomes),
-		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason}
+		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds()}
 }
 
-func parseNext(values []any, m *metrics) (*nextAnswer, error) {
-	if len(values) < 3 {
+func parseNext(values []any) (*nextAnswer, error) {
+	n := len(values)
+	if n != 4 && n != 11 {
 		return nil, errors.New("queue: next: unexpected answer")
 	}
-	if stale, _ := values[len(values)-1].(int64); stale > 0 {
-		m.stale.Add(float64(stale))
-	}
-	a := &nextAnswer{settled: text(values[0]), what: text(values[1])}
-	if a.what == "attempt" {
-		if len(values) != 10 {
+	a := &nextAnswer{settled: text(values[0]), what: text(values[1]), ended: text(values[n-1])}
+	stale, _ := values[n-2].(int64)
+	if a.stale = int(stale); a.what == "attempt" {
+		if n != 11 {
 			return nil, errors.New("queue: next: unexpected answer")
 		}
 		a.message, a.record, a.now, a.owner = text(values[2]), text(values[3]), unixMilli(text(values[4])), text(values[5])
@@ -243,7 +260,7 @@ func (t *Turn) open(answer *nextAnswer, id string, l *lease) (*Attempt, *Settlem
 	if err != nil {
 		return nil, broken(err)
 	}
-	content, err := t.consumer.content(answer)
+	body, err := t.consumer.content(answer)
 	if err != nil && !errors.Is(err, errNoContent) {
 		// Redis did not answer: nobody's fault, and nothing has begun.
 		a.marks = r.head[headMarks]
@@ -251,7 +268,11 @@ func (t *Turn) open(answer *nextAnswer, id string, l *lease) (*Attempt, *Settlem
 	} else if err != nil {
 		return nil, broken(err)
 	}
-	a.Message, err = content.Fill(a.MessageID, acceptedAt(a.MessageID), it.Recipient)
+	a.Since = acceptedAt(a.MessageID)
+	if body.sendAt.After(a.Since) {
+		a.Since = body.sendAt
+	}
+	a.Message, err = body.content.Fill(a.MessageID, acceptedAt(a.MessageID), it.Recipient)
 	if err != nil {
 		return nil, broken(errors.New("the variables do not fill the templates"))
 	}
@@ -271,18 +292,16 @@ func (t *Turn) open(answer *nextAnswer, id string, l *lease) (*Attempt, *Settlem
 }
 
 // content gives an attempt's content: a batch's from the cache.
-func (c *Consumer) content(answer *nextAnswer) (*mail.Content, error) {
+func (c *Consumer) content(answer *nextAnswer) (*body, error) {
 	if answer.content != "" {
-		content, _, err := decodeContent([]byte(answer.content))
-		return content, err
+		return decodeContent([]byte(answer.content))
 	}
-	read := func() (*mail.Content, error) {
+	read := func() (*body, error) {
 		blob, err := c.queue.readChunks(c.hard, answer.owner, answer.chunks, answer.bytes)
 		if err != nil {
 			return nil, err
 		}
-		content, _, err := decodeContent(blob)
-		return content, err
+		return decodeContent(blob)
 	}
 	if answer.owner == answer.message {
 		return read()
@@ -290,7 +309,7 @@ func (c *Consumer) content(answer *nextAnswer) (*mail.Content, error) {
 	return c.contents.get(answer.owner, answer.bytes, read)
 }
 
-// turnTask is the payload of a turn's asynq task: format, key, unit, turn.
+// payload is that of a turn's asynq task: format, key, unit, turn.
 func (t *Turn) payload() []byte {
 	return []byte(strings.Join([]string{formatVersion, t.key, t.unit, t.id}, "\t"))
 }

@@ -75,7 +75,7 @@ for _, key in ipairs(order) do
     local out = {}
     local units = redis.call('HGETALL', P .. 'u:' .. key)
     for i = 1, #units, 2 do
-      local u = split(units[i + 1], '\t')
+      local u = unit_of(units[i + 1])
       out[units[i]] = true
       -- A turn that was given out but has not begun will take one of what waits.
       if u[RUN] == '' then k.all, k.alerts = k.all - 1, k.alerts - 1 end

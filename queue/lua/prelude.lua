@@ -41,17 +41,17 @@ local function split(s, separator)
   end
 end
 
+-- RECORD takes a record apart in one go; trailing fields that were left out come as ''.
+local RECORD = '^' .. string.rep('([^\t\n]*)\t?', HEAD) .. '\n([^\n]*)\n(.*)$'
+
 -- load gives a record as {head, payload, history}; nil if there is none; nil and true if it is of a format that we do not
 -- know: then it has to wait for a newer worker.
 local function load(id)
   local raw = redis.call('GET', P .. 'm:' .. id)
   if not raw then return nil end
-  local a = string.find(raw, '\n', 1, true)
-  local b = string.find(raw, '\n', a + 1, true)
-  local head, n = split(string.sub(raw, 1, a - 1), '\t')
+  local head = {string.match(raw, RECORD)}
   if head[VERSION] ~= FORMAT then return nil, true end
-  for i = n + 1, HEAD do head[i] = '' end
-  return {head = head, payload = string.sub(raw, a + 1, b - 1), history = string.sub(raw, b + 1)}
+  return {head = head, payload = head[HEAD + 1], history = head[HEAD + 2]}
 end
 
 local function store(id, r)
@@ -76,6 +76,12 @@ end
 
 -- Units of a limit key that are out: a hash P.."u:"..key, unit -> turn, run, worker, since, attempt, message, deadline.
 local TURN, RUN, WORKER, SINCE, UATTEMPT, MESSAGE, DEADLINE = 1, 2, 3, 4, 5, 6, 7
+local UNIT = '^' .. string.rep('([^\t]*)\t', 6) .. '([^\t]*)$'
+
+local function unit_of(value)
+  if not value then return {} end
+  return {string.match(value, UNIT)}
+end
 
 -- active gives the active provider's version, how it keys its limits ("account" or "mailbox"), the key of the account,
 -- its own sender and the concurrency of each key; nil if no provider is active.
@@ -268,8 +274,9 @@ end
 
 -- settle stores what an attempt came to. o has: message, attempt, verdict ("delivered", "failed", "retry", "back"), marks
 -- (a letter for each recipient: d delivered, x refused for good, p pending), class, line (for the history), counted,
--- delay (ms, of a retry), generation. It answers "settled"; "late" if a newer attempt has begun, or the message has ended,
--- meanwhile (what this one delivered is recorded all the same); "known" if it was settled before.
+-- delay (ms, of a retry), generation. It answers the state that the record is in then ("delivered", "failed", "queued");
+-- "late" if a newer attempt has begun, or the message has ended, meanwhile (what this one delivered is recorded all the
+-- same); "known" if it was settled before.
 local function settle(o, now, max)
   local r = load(o.message)
   if not r then return 'late' end
@@ -284,9 +291,9 @@ local function settle(o, now, max)
     if h[STATE] ~= SENDING and not string.find(marks, '[^d]') then
       if h[STATE] == FAILED then unfail(o.message, r) end
       finish(o.message, r, DELIVERED, now, max)
-    else
-      store(o.message, r)
+      return 'delivered'
     end
+    store(o.message, r)
     return 'late'
   end
   if h[BEGUN] == '' then return 'known' end
@@ -299,12 +306,11 @@ local function settle(o, now, max)
   if not string.find(h[MARKS], '[^d]') then verdict = 'delivered' end
   if verdict == 'delivered' then
     finish(o.message, r, DELIVERED, now, max)
+    return 'delivered'
   elseif verdict == 'failed' then
     fail(o.message, r, now)
-  elseif verdict == 'back' then
-    again(o.message, r, o.generation, now, 0)
-  else
-    again(o.message, r, o.generation, now, o.delay)
+    return 'failed'
   end
-  return 'settled'
+  again(o.message, r, o.generation, now, verdict == 'back' and 0 or o.delay)
+  return 'queued'
 end

@@ -18,7 +18,7 @@ local answer = {page[1], 0, 0}
 for _, key in ipairs(page[2]) do
   local units = redis.call('HGETALL', P .. 'u:' .. key)
   for i = 1, #units, 2 do
-    local unit, u = units[i], split(units[i + 1], '\t')
+    local unit, u = units[i], unit_of(units[i + 1])
     local begun = u[RUN] ~= ''
     local overdue = u[DEADLINE] ~= '' and tonumber(u[DEADLINE]) < now
     if begun and (overdue or not alive[u[WORKER]]) then

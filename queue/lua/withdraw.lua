@@ -2,7 +2,7 @@
 --
 -- ARGV: 1 turn, 2 key, 3 unit. Answer: 1 if it was taken back.
 local held = redis.call('HGET', P .. 'u:' .. ARGV[2], ARGV[3])
-local u = held and split(held, '\t') or {}
+local u = unit_of(held)
 if u[TURN] ~= ARGV[1] or u[RUN] ~= '' then return 0 end
 free(ARGV[2], ARGV[3])
 wake()

@@ -1,0 +1,162 @@
+package bench
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
+	"github.com/postroom/postroom/queue"
+	"github.com/postroom/postroom/queue/queuetest"
+	"github.com/postroom/postroom/worker"
+)
+
+// full asks for the long form of a measurement or proof; without it, a short one shows that it still works.
+var full = flag.Bool("full", false, "run the long form of measurements and proofs")
+
+// size gives the number for the form that was asked for.
+func size(long, short int) int {
+	if *full {
+		return long
+	}
+	return short
+}
+
+// bareAsynq drains n tasks with an empty handler and gives the tasks per second.
+func bareAsynq(t *testing.T, r *queuetest.Redis, n, concurrency int, weights map[string]int) float64 {
+	t.Helper()
+	var names []string
+	for name := range weights {
+		names = append(names, name)
+	}
+	client := asynq.NewClientFromRedisClient(r.Client)
+	for i := range n {
+		if _, err := client.Enqueue(asynq.NewTask("mail", []byte("12345678901234567890123456")), asynq.Queue(names[i%len(names)])); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var done atomic.Int64
+	finished := make(chan struct{})
+	server := asynq.NewServerFromRedisClient(r.Client, asynq.Config{Concurrency: concurrency, Queues: weights, LogLevel: asynq.FatalLevel})
+	begun := time.Now()
+	err := server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error {
+		if done.Add(1) == int64(n) {
+			close(finished)
+		}
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Shutdown()
+	select {
+	case <-finished:
+	case <-time.After(5 * time.Minute):
+		t.Fatal("bare asynq did not finish")
+	}
+	return float64(n) / time.Since(begun).Seconds()
+}
+
+// null is a sender that accepts everything at once.
+type null struct{}
+
+func (null) Send(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	if err := d.Fence(); err != nil {
+		return nil, err
+	}
+	return provider.All(len(d.Recipients), mail.Outcome{Class: mail.Delivered, Code: 250, Reply: "250 2.0.0 Ok: queued as 4XyzAbcDef"}), nil
+}
+
+func (null) Close() error { return nil }
+
+// drained is what a drain came to.
+type drained struct {
+	perSecond      float64
+	scriptsPerMail float64
+}
+
+// drain sends n mails of 2 KB, accepted beforehand as one batch, by sender at a concurrency.
+func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurrency int) drained {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	q, err := queue.Open(t.Context(), queue.Options{Client: r.Client, Registerer: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, err := q.SetProvider(t.Context(), queue.ActiveProvider{Kind: "smtp", Keying: queue.ByAccount, Account: "sink", Concurrency: concurrency}, "s", fmt.Sprint(concurrency))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := mail.Batch{Message: mail.Message{Kind: mail.Subscription, From: mail.Address{Address: "news@example.com", Name: "News"},
+		Subject: "News for {{.name}}", Text: "Dear {{.name}},\n\n" + strings.Repeat("This line is as long as lines in mails use to be, more or less.\n", 28)}}
+	for i := range n {
+		b.Recipients = append(b.Recipients, mail.Recipient{To: []mail.Address{{Address: fmt.Sprintf("reader%06d@example.net", i)}}, Variables: map[string]any{"name": fmt.Sprint("Reader ", i)}})
+	}
+	receipt, err := q.EnqueueBatch(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := scripts(t, registry)
+
+	w := worker.New(worker.Options{Sender: sender, Provider: "smtp"})
+	c := q.NewConsumer(queue.ConsumerOptions{ProviderVersion: version, Handle: w.HandleTurn, Concurrency: 50})
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	begun := time.Now()
+	go func() { ended <- c.Run(ctx) }()
+	var took time.Duration
+	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
+		s, err := q.Batch(t.Context(), receipt.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if took = time.Since(begun); s.Delivered == n {
+			break
+		}
+		if s.Failed > 0 || took > 10*time.Minute {
+			t.Fatalf("the drain does not finish: %+v", s)
+		}
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+	return drained{float64(n) / took.Seconds(), (scripts(t, registry) - before) / float64(n)}
+}
+
+// scripts gives how many of our scripts were called.
+func scripts(t *testing.T, g prometheus.Gatherer) float64 {
+	t.Helper()
+	families, err := g.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for _, f := range families {
+		if f.GetName() == "postroom_redis_scripts_total" {
+			for _, m := range f.GetMetric() {
+				sum += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+func TestDrain(t *testing.T) {
+	n := size(20_000, 1_000)
+	for _, concurrency := range []int{10, 50} {
+		one := bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"mail": 1})
+		three := bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"alert": 6, "report": 3, "subscription": 1})
+		nothing := drain(t, queuetest.Start(t), null{}, n, concurrency)
+		t.Logf("%d: asynq one queue %.0f/s, three queues %.0f/s; null sender %.0f/s = %.2f x one, %.2f x three; %.3f scripts a mail",
+			concurrency, one, three, nothing.perSecond, nothing.perSecond/one, nothing.perSecond/three, nothing.scriptsPerMail)
+	}
+}

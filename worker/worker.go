@@ -1,0 +1,146 @@
+// Package worker works off turns: it takes one message after the other from the queue, hands each to the provider once,
+// and says what is to be done with it then.
+package worker
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
+	"github.com/postroom/postroom/queue"
+)
+
+// Options say what a worker sends with.
+type Options struct {
+	// Sender hands messages over; Provider is its kind, for metrics ("smtp").
+	Sender   provider.Sender
+	Provider string
+	// From is the provider's own sender, for messages that name none.
+	From mail.Address
+	// Schedules are by kind; a kind without one has DefaultSchedule.
+	Schedules map[mail.Kind]Schedule
+	// OnUnknown is by kind; default queue.Resend.
+	OnUnknown map[mail.Kind]queue.UnknownPolicy
+	// Logger takes one line for each attempt; default: none.
+	Logger *slog.Logger
+	// Registerer takes the metrics; default: they are not exported.
+	Registerer prometheus.Registerer
+}
+
+// Worker handles turns. Safe for concurrent use.
+type Worker struct {
+	options Options
+	log     *slog.Logger
+	metrics *metrics
+}
+
+// New makes a worker; its HandleTurn is for queue.ConsumerOptions.
+func New(o Options) *Worker {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Worker{options: o, log: o.Logger, metrics: newMetrics(o.Registerer, o.Provider)}
+}
+
+// HandleTurn sends until the turn is over. When ctx ends, an attempt that has not reached its point of no return is handed
+// back, without counting.
+func (w *Worker) HandleTurn(ctx context.Context, t *queue.Turn) {
+	var last *queue.Settlement
+	for a := t.Next(nil); a != nil; a = t.Next(last) {
+		last = w.attempt(ctx, a)
+	}
+}
+
+// attempt hands one message over and decides.
+func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlement {
+	foreign := false
+	if m := a.Message; m.From.Address == "" {
+		name := m.From.Name
+		if m.From = w.options.From; name != "" {
+			m.From.Name = name
+		}
+	} else {
+		foreign = !strings.EqualFold(m.From.Address, w.options.From.Address)
+	}
+	begun := time.Now()
+	outcomes, err := w.send(ctx, a)
+	took := time.Since(begun)
+	if err != nil {
+		w.log.Info("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", err)
+		return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
+	}
+	schedule, ok := w.options.Schedules[a.Kind]
+	if !ok {
+		schedule = DefaultSchedule()
+	}
+	s := decide(a, outcomes, policy{schedule: schedule, onUnknown: w.options.OnUnknown[a.Kind], foreign: foreign,
+		now: a.Now.Add(took), random: rand.Float64()})
+	w.report(a, s, took)
+	return s
+}
+
+// send makes the attempt. A panic is an outcome of this message alone, and an error of ours.
+func (w *Worker) send(ctx context.Context, a *queue.Attempt) (outcomes []mail.Outcome, err error) {
+	fenced := false
+	defer func() {
+		if p := recover(); p != nil {
+			// The panic's text may hold content: only where it happened is told.
+			w.log.Error("panic in an attempt", "message", a.MessageID, "attempt", a.ID, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			class := mail.Temporary
+			if fenced {
+				class = mail.Unknown
+			}
+			outcomes, err = provider.All(len(a.Offered), mail.Outcome{Class: class, Step: "panic", Reply: "A fault in Postroom stopped the attempt; its log says where."}), nil
+		}
+	}()
+	all := a.Message.Recipients()
+	pending := make([]mail.Address, len(a.Offered))
+	for i, index := range a.Offered {
+		pending[i] = all[index]
+	}
+	outcomes, err = w.options.Sender.Send(ctx, &provider.Delivery{Message: a.Message, Recipients: pending, Fence: func() error {
+		if err := a.Fence(); err != nil {
+			return err
+		}
+		fenced = true
+		return nil
+	}})
+	if err == nil && len(outcomes) != len(pending) {
+		panic("the sender gave too few outcomes")
+	}
+	return outcomes, err
+}
+
+// report logs one line with fixed keys and counts.
+func (w *Worker) report(a *queue.Attempt, s *queue.Settlement, took time.Duration) {
+	w.metrics.attempts[s.Class].Inc()
+	w.metrics.duration.Observe(took.Seconds())
+	if s.Verdict == queue.Done {
+		w.metrics.latency[a.Kind].Observe(max(0, a.Now.Add(took).Sub(a.Since).Seconds()))
+	}
+	level := slog.LevelDebug
+	if s.Class != mail.Delivered {
+		level = slog.LevelInfo
+	}
+	if !w.log.Enabled(context.Background(), level) {
+		return
+	}
+	var worst mail.Outcome
+	for i := range s.Outcomes {
+		if s.Outcomes[i].Class == s.Class {
+			worst = s.Outcomes[i]
+		}
+	}
+	// Never the reply: it can name recipients. It is in the message's record.
+	w.log.Log(context.Background(), level, "attempt", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "class", s.Class.String(),
+		"scope", worst.Scope.String(), "step", worst.Step, "code", worst.Code, "enhanced", worst.Enhanced,
+		"recipients", len(s.Outcomes), "verdict", string(s.Verdict), "delay", s.Delay, "hold", s.Hold, "took", took)
+}
