@@ -67,8 +67,10 @@ type Consumer struct {
 	asynq    *asynq.Client
 	inspect  *asynq.Inspector
 	began    time.Time
-	alerts   string // asynq's queue for turns given out for alerts
-	mail     string
+	// leaseTime is the constant, but in tests.
+	leaseTime time.Duration
+	alerts    string // asynq's queue for turns given out for alerts
+	mail      string
 
 	lease       atomic.Pointer[lease]
 	steadySince atomic.Int64 // since when Redis has answered without a gap: time since began, 0 for not
@@ -102,7 +104,7 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 	}
 	o.Weights = weights
 	return &Consumer{
-		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(),
+		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime,
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
 		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
 		stale: make(chan struct{}),

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -13,7 +14,7 @@ import (
 // where a script leaves one entry when there is something to do; so exactly one of all processes wakes. What it would have
 // done, had it died in between, the next wake or the sweep does.
 func (c *Consumer) dispatch(ctx context.Context) {
-	waiter := c.queue.dedicated()
+	waiter := c.queue.dedicated(c.options.SweepInterval + 5*time.Second)
 	// A call that waits does not see the end of ctx; losing its connection ends it.
 	closed := context.AfterFunc(ctx, func() { _ = waiter.Close() })
 	defer func() {
@@ -24,8 +25,9 @@ func (c *Consumer) dispatch(ctx context.Context) {
 	wait := time.Duration(0)
 	for ctx.Err() == nil {
 		if wait > 0 {
-			// Redis counts in hundredths of a second or coarser; 0 would be for ever.
-			_, err := waiter.BLPop(ctx, max(wait, 10*time.Millisecond), c.queue.key("wake")).Result()
+			// go-redis's own BLPop knows whole seconds only; to Redis 0 means for ever.
+			seconds := strconv.FormatFloat(max(wait, 10*time.Millisecond).Seconds(), 'f', 3, 64)
+			err := waiter.Do(ctx, "BLPOP", c.queue.key("wake"), seconds).Err()
 			if err != nil && !errors.Is(err, redis.Nil) {
 				if ctx.Err() == nil {
 					c.log.Warn("the dispatcher has lost Redis", "error", err)
@@ -44,13 +46,15 @@ func (c *Consumer) dispatch(ctx context.Context) {
 	}
 }
 
-// dedicated gives a client of its own to the same Redis, to be closed without closing the other.
-func (q *Queue) dedicated() redis.UniversalClient {
+// dedicated gives a client of its own to the same Redis, for a call that waits, to be closed without closing the other.
+func (q *Queue) dedicated(readTimeout time.Duration) redis.UniversalClient {
 	if c, ok := q.redis.(*redis.ClusterClient); ok {
-		return redis.NewClusterClient(c.Options())
+		o := *c.Options()
+		o.ReadTimeout = readTimeout
+		return redis.NewClusterClient(&o)
 	}
 	o := *q.redis.(*redis.Client).Options()
-	o.PoolSize, o.MinIdleConns = 1, 0
+	o.PoolSize, o.MinIdleConns, o.ReadTimeout = 1, 0, readTimeout
 	return redis.NewClient(&o)
 }
 
@@ -75,8 +79,9 @@ func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
 	return wait, nil
 }
 
-// alive reports whether asynq still has a turn's task where somebody will take it, or is running it.
-func (c *Consumer) alive(turn string) (bool, error) {
+// pending reports whether asynq still has a turn's task where somebody will take it. One that somebody took, and who has not
+// begun it by now, died in between: asynq itself would bring it back after a minute or two.
+func (c *Consumer) pending(turn string) (bool, error) {
 	for _, name := range []string{c.alerts, c.mail} {
 		info, err := c.inspect.GetTaskInfo(name, turn)
 		if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
@@ -85,7 +90,7 @@ func (c *Consumer) alive(turn string) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		return info.State == asynq.TaskStatePending || info.State == asynq.TaskStateActive, nil
+		return info.State == asynq.TaskStatePending, nil
 	}
 	return false, nil
 }

@@ -6,12 +6,9 @@ import (
 	"time"
 )
 
-// Times of a worker's lease. A lease lasts leaseTime from the moment its renewal was sent, by this machine's monotonic
-// clock, and at least as long by Redis's, which sees the renewal later.
-const (
-	leaseTime  = 20 * time.Second
-	leaseRenew = 5 * time.Second
-)
+// leaseTime is how long a worker's lease lasts: from the moment its renewal was sent, by this machine's monotonic clock,
+// and at least as long by Redis's, which sees the renewal later. It is renewed four times in that time.
+const leaseTime = 20 * time.Second
 
 // lease is a worker's word that it is alive. A lease that has once run out is never renewed: the worker gets another,
 // under another id, and attempts that began under the old one can no longer pass their fence. So whoever was silent for a
@@ -19,12 +16,15 @@ const (
 type lease struct {
 	worker string
 	start  time.Time
+	lasts  time.Duration
 	// until is when it runs out, as time since start.
 	until atomic.Int64
 	over  atomic.Bool
 }
 
-func newLease(now time.Time) *lease { return &lease{worker: token(8), start: now} }
+func newLease(now time.Time, lasts time.Duration) *lease {
+	return &lease{worker: token(8), start: now, lasts: lasts}
+}
 
 // live reports whether the lease runs at now.
 func (l *lease) live(now time.Time) bool {
@@ -37,19 +37,19 @@ func (l *lease) renewed(sent, now time.Time) bool {
 		l.over.Store(true)
 		return false
 	}
-	l.until.Store(int64(sent.Sub(l.start) + leaseTime))
+	l.until.Store(int64(sent.Sub(l.start) + l.lasts))
 	return true
 }
 
 // keepLease holds a lease for as long as ctx runs and sets it in current. ready is closed when the first one is held.
 func (c *Consumer) keepLease(ctx context.Context, ready chan<- struct{}) {
 	announced := false
-	ticker := time.NewTicker(leaseRenew)
+	ticker := time.NewTicker(c.leaseTime / 4)
 	defer ticker.Stop()
-	current, mode := newLease(time.Now()), "new"
+	current, mode := newLease(time.Now(), c.leaseTime), "new"
 	for {
 		sent := time.Now()
-		call, cancel := context.WithTimeout(ctx, leaseRenew)
+		call, cancel := context.WithTimeout(ctx, c.leaseTime/4)
 		held, err := c.queue.run(call, "lease", current.worker, mode).Int()
 		cancel()
 		now := time.Now()
@@ -72,7 +72,7 @@ func (c *Consumer) keepLease(ctx context.Context, ready chan<- struct{}) {
 			c.log.Warn("the worker's lease has run out; attempts begun under it hand over nothing more")
 			current.over.Store(true)
 			c.steadySince.Store(0)
-			current, mode = newLease(now), "new"
+			current, mode = newLease(now, c.leaseTime), "new"
 			continue
 		}
 		select {
@@ -97,5 +97,5 @@ func (c *Consumer) endLease(ctx context.Context) {
 // worker dead, because else it may have been Redis that was away, for everybody.
 func (c *Consumer) steady() bool {
 	since, l := c.steadySince.Load(), c.lease.Load()
-	return since != 0 && l != nil && l.live(time.Now()) && time.Since(c.began) >= time.Duration(since)+leaseTime
+	return since != 0 && l != nil && l.live(time.Now()) && time.Since(c.began) >= time.Duration(since)+c.leaseTime
 }

@@ -83,6 +83,11 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 		}
 		q.redis, q.own = redis.NewClient(parsed), true
 	}
+	switch q.redis.(type) {
+	case *redis.Client, *redis.ClusterClient:
+	default:
+		return nil, errors.New("queue: open: the client must be a *redis.Client (also for Sentinel) or a *redis.ClusterClient")
+	}
 	if err := q.redis.Ping(ctx).Err(); err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: open: %w", err), q.Close())
 	}

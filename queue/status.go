@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -111,7 +112,12 @@ func (q *Queue) Message(ctx context.Context, id string) (*MessageStatus, error) 
 func recipientStates(it *item, marks string) []RecipientStatus {
 	var all []mail.Address
 	for _, list := range [][]mail.Address{it.To, it.Cc, it.Bcc} {
-		all = append(all, list...)
+		for _, a := range list {
+			// As in what goes out: who is in To already is not copied.
+			if len(all) < len(it.To) || !slices.ContainsFunc(it.To, func(to mail.Address) bool { return to.Address == a.Address }) {
+				all = append(all, a)
+			}
+		}
 	}
 	states := make([]RecipientStatus, max(len(all), len(marks)))
 	for i := range states {
@@ -167,22 +173,28 @@ func (q *Queue) CancelMessage(ctx context.Context, id string) error {
 		return nil
 	case "none":
 		return ErrNotFound
+	case "too_late":
+		return ErrTooLate
 	}
-	return ErrTooLate
+	q.metrics.finished.WithLabelValues(string(kindOf[answer]), string(Cancelled)).Inc()
+	return nil
 }
 
 // CancelBatch cancels every message of a batch that nobody is sending. From the first step on none of them begins, also if
 // ctx ends before the last; the sweep finishes it then.
 func (q *Queue) CancelBatch(ctx context.Context, id string) error {
 	for {
-		more, err := q.run(ctx, "cancel_batch", id, q.options.DeliveredMax).Int()
+		answer, err := q.run(ctx, "cancel_batch", id, q.options.DeliveredMax).Slice()
 		if err != nil {
 			return fmt.Errorf("queue: cancel batch: %w", err)
 		}
-		switch more {
-		case 0:
+		if ended, _ := answer[1].(int64); ended > 0 {
+			q.metrics.finished.WithLabelValues(string(kindOf[text(answer[2])]), string(Cancelled)).Add(float64(ended))
+		}
+		switch answer[0] {
+		case int64(0):
 			return nil
-		case -1:
+		case int64(-1):
 			return ErrNotFound
 		}
 	}

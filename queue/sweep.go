@@ -49,7 +49,7 @@ func (c *Consumer) sweepTurns(ctx context.Context) error {
 	}
 	line := historyLine("", nil, nil) + "\t;u;m;;;;;The worker was gone before the outcome was known."
 	for cursor := "0"; ; {
-		values, err := c.queue.run(ctx, "sweep", leaseTime.Milliseconds(), token(6), doubtful.Milliseconds(),
+		values, err := c.queue.run(ctx, "sweep", c.leaseTime.Milliseconds(), token(6), doubtful.Milliseconds(),
 			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), line[1:], mail.Unknown.String(), 100, cursor).Slice()
 		if err != nil {
 			return err
@@ -72,10 +72,10 @@ func (c *Consumer) sweepTurns(ctx context.Context) error {
 	}
 }
 
-// checkTurn takes a unit back from a turn that has not begun, if asynq has lost its task.
+// checkTurn takes a unit back from a turn that has not begun, if its task no longer waits for a worker.
 func (c *Consumer) checkTurn(ctx context.Context, turn, key, unit string) error {
-	alive, err := c.alive(turn)
-	if err != nil || alive {
+	waits, err := c.pending(turn)
+	if err != nil || waits {
 		return err
 	}
 	taken, err := c.queue.run(ctx, "withdraw", turn, key, unit).Int()

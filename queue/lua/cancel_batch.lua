@@ -1,10 +1,11 @@
 -- cancel_batch sets a batch's flag, from which moment none of its messages begins an attempt, and ends a bounded part of
 -- what waits. Call again until it answers 0; the sweep goes on with what nobody finished.
 --
--- ARGV: 1 id, 2 records.delivered_max. Answer: 1 if there is more to do, 0 if not, -1 if there is no such batch.
+-- ARGV: 1 id, 2 records.delivered_max. Answer: {1 if there is more to do, 0 if not, -1 if there is no such batch; messages
+-- ended; letter of their kind}.
 local id, max, now = ARGV[1], tonumber(ARGV[2]), now_ms()
 local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'kind', 'sender', 'cancelled')
-if b[1] ~= 'committed' then return -1 end
+if b[1] ~= 'committed' then return {-1, 0, ''} end
 if not b[4] then
   redis.call('HSET', P .. 'b:' .. id, 'cancelled', int(now))
   redis.call('SADD', P .. 'cancelling', id)
@@ -13,11 +14,13 @@ local lane = lane_key(b[2], b[3], id)
 for _, which in ipairs({':d', ':n'}) do
   local entries = redis.call('LPOP', lane .. which, 200)
   if entries and #entries > 0 then
+    local ended = 0
     for _, entry in ipairs(entries) do
       local parts = split(entry, ':')
       local r = load(parts[1])
       if r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[2] or '') then
         finish(parts[1], r, CANCELLED, now, max)
+        ended = ended + 1
       end
     end
     -- A lane stands in its ring exactly while it has entries.
@@ -26,9 +29,9 @@ for _, which in ipairs({':d', ':n'}) do
       redis.call('LREM', ring, 1, id)
       if redis.call('EXISTS', ring) == 0 then redis.call('LREM', P .. 's:' .. b[2], 1, b[3]) end
     end
-    return 1
+    return {1, ended, b[2]}
   end
 end
 redis.call('SREM', P .. 'cancelling', id)
 redis.call('ZREM', P .. 'due', 'b:' .. id)
-return 0
+return {0, 0, b[2]}
