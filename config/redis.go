@@ -1,0 +1,46 @@
+package config
+
+import (
+	"errors"
+	"net/url"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Client makes a client for URL; it connects on first use, and the caller closes it. The forms are
+//
+//	redis://[user[:password]@]host:port/database       one server
+//	rediss://...                                       the same over TLS
+//	redis://host:port/database?master_name=NAME&addr=host:port    Sentinel: the hosts are sentinels
+//
+// Options of go-redis such as read_timeout may follow as parameters. Errors do not quote the URL: it can hold a password.
+func (r Redis) Client() (*redis.Client, error) {
+	parsed, err := url.Parse(r.URL.Reveal())
+	if err != nil {
+		return nil, errors.New("not a URL; special characters in a password are written as %40 and the like")
+	}
+	switch parsed.Scheme {
+	case "redis", "rediss":
+	case "redis+sentinel", "redis-sentinel", "sentinel":
+		return nil, errors.New("for Sentinel write redis://sentinel:26379/0?master_name=NAME&addr=other:26379")
+	default:
+		return nil, errors.New("want a URL that begins with redis:// or rediss://")
+	}
+	if parsed.Host == "" {
+		return nil, errors.New("a URL without a host")
+	}
+	if parsed.Query().Has("master_name") {
+		options, err := redis.ParseFailoverURL(r.URL.Reveal())
+		if err != nil {
+			return nil, errNotUnderstood
+		}
+		return redis.NewFailoverClient(options), nil
+	}
+	options, err := redis.ParseURL(r.URL.Reveal())
+	if err != nil {
+		return nil, errNotUnderstood
+	}
+	return redis.NewClient(options), nil
+}
+
+var errNotUnderstood = errors.New("a path that is no database number, or a parameter that go-redis does not know")
