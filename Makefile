@@ -1,0 +1,64 @@
+# make test is what CI runs. Everything else is a convenience.
+
+GO       ?= go
+FUZZTIME ?= 30s
+TESTARGS ?=
+
+# Code behind these tags is vetted always, and run by the targets of the same name.
+TAGS := proof,chaos
+STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
+
+.PHONY: help test lint format-check build bench proof chaos fuzz deps clean
+
+help:
+	@echo 'make test    formatting, vet, staticcheck, the rules of the tree (arrows_test.go), all tests with -race'
+	@echo 'make lint    the same without the tests'
+	@echo 'make build   bin/postroom, static'
+	@echo 'make bench   the budgets of bench/README.md, as ratios'
+	@echo 'make proof   the long proofs: limits, order, nothing lost, nothing doubled'
+	@echo 'make chaos   kill workers, network and Redis while mail goes out'
+	@echo 'make fuzz    every fuzzer for FUZZTIME=$(FUZZTIME)'
+	@echo 'make deps    install the servers that the tests start (Debian, as root)'
+	@echo 'make clean   remove what was built'
+
+# The tests come last: their result is what a reader of a long log looks for.
+test: deps lint
+	$(GO) test -race -timeout 10m $(TESTARGS) ./...
+
+lint: format-check
+	$(GO) vet -tags=$(TAGS) ./...
+	$(STATICCHECK) -tags=$(TAGS) ./...
+	$(GO) test .
+
+format-check:
+	@unformatted=$$(gofmt -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then echo "gofmt -w these files:"; echo "$$unformatted"; exit 1; fi
+
+# The version comes from the tag of the checkout: debug.ReadBuildInfo.
+build:
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postroom ./cmd/postroom
+
+bench: deps
+	$(GO) run ./bench/drain
+
+proof: deps
+	$(GO) test -count=1 -timeout 60m -tags=proof $(TESTARGS) ./bench/...
+
+chaos: deps
+	$(GO) test -count=1 -timeout 60m -tags=chaos $(TESTARGS) ./bench/...
+
+# One fuzzer at a time, for go test -fuzz takes no more. Little minimizing: it can eat all the time, with nothing tried.
+fuzz:
+	@set -e; for package in $$($(GO) list ./...); do \
+		found=$$($(GO) test -list '^Fuzz' $$package); \
+		for fuzzer in $$(echo "$$found" | grep '^Fuzz' || true); do \
+			echo "$$package $$fuzzer"; \
+			$(GO) test -run '^$$' -fuzz "^$$fuzzer\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
+		done; \
+	done
+
+deps:
+	@.ci/deps
+
+clean:
+	rm -rf bin bench/results

@@ -1,0 +1,103 @@
+package mail
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"time"
+)
+
+// Validate checks the batch as Message.Validate checks a message, and fills every template once for every recipient: what
+// passes can be sent.
+//
+// The error is an *Invalid about the shared message or the batch as a whole: then nothing can be accepted. Refused has the
+// problems of each recipient that cannot be accepted, by index; the others can. All fields are pointers into the batch.
+// The message and each recipient that has no problem are brought into canonical form.
+func (b *Batch) Validate(l Limits, now time.Time) (refused map[int][]Problem, err error) {
+	l = l.orDefault()
+	p := problems{at: "/message"}
+	shared := p.message(b.Message, l, now)
+	if len(shared.To) > 0 {
+		p.add("/to", "is not empty: name the recipients in recipients")
+	}
+	content, err := NewContent(&shared, true)
+	if invalid, ok := err.(*Invalid); ok {
+		for _, one := range invalid.Problems {
+			p.add(one.Field, one.Reason)
+		}
+	}
+	p.at = ""
+	switch n := len(b.Recipients); {
+	case n == 0:
+		p.add("/recipients", "is empty: name at least one")
+	case n > l.MaxBatch:
+		p.add("/recipients", "has more than "+strconv.Itoa(l.MaxBatch)+" entries: split the batch")
+		return nil, p.err()
+	}
+
+	check := recipientCheck{limits: l, shared: &shared, content: content, others: len(shared.Cc) + len(shared.Bcc)}
+	check.room = l.MaxBytes - shared.encodedSize() + quotedSize(shared.Text) + quotedSize(shared.HTML)
+	if check.room < 0 {
+		p.add("/message", tooLarge(l))
+		check.content = nil
+	}
+	for i := range b.Recipients {
+		own := problems{at: element("/recipients", i)}
+		r := check.recipient(&own, b.Recipients[i])
+		if len(own.list) == 0 {
+			b.Recipients[i] = r
+			continue
+		}
+		if refused == nil {
+			refused = make(map[int][]Problem)
+		}
+		refused[i] = own.list
+	}
+	if err := p.err(); err != nil {
+		return refused, err
+	}
+	b.Message = shared
+	return refused, nil
+}
+
+// recipientCheck is what all recipients of a batch are checked against.
+type recipientCheck struct {
+	limits Limits
+	shared *Message
+	// content is nil if the templates cannot or need not be filled.
+	content *Content
+	// others is the number of addresses in the message's Cc and Bcc.
+	others int
+	// room is what is left of MaxBytes for text and html.
+	room int64
+}
+
+// recipient checks r and gives it in canonical form.
+func (c *recipientCheck) recipient(p *problems, r Recipient) Recipient {
+	if len(r.To) == 0 {
+		p.add("/to", "is empty: name at least one address")
+	}
+	r.To = p.addresses("/to", r.To, make(map[string]bool, len(r.To)))
+	if len(r.To)+c.others > c.limits.MaxRecipients {
+		p.add("/to", tooManyRecipients(c.limits))
+	}
+	p.add("/list_unsubscribe", unsubscribeFault(r.ListUnsubscribe))
+	if len(r.Variables) > maxVariables {
+		p.add("/variables", "has more than "+strconv.Itoa(maxVariables)+" entries")
+	}
+	before := len(p.list)
+	for _, name := range slices.Sorted(maps.Keys(r.Variables)) {
+		if !isVariable(name) {
+			p.add("/variables", "has a name that is empty, not valid UTF-8 or longer than "+strconv.Itoa(maxWord)+" bytes")
+		}
+		p.add(entry("/variables", name), variableFault(r.Variables[name]))
+	}
+	if c.content == nil || len(p.list) > before {
+		return r
+	}
+	_, text, html := c.content.fill(p, r.Variables)
+	if quotedSize(text)+quotedSize(html) > c.room {
+		p.add("/variables", "makes a message that "+tooLarge(c.limits))
+	}
+	return r
+}

@@ -1,0 +1,237 @@
+// Package smtp hands messages over to an SMTP server (RFC 5321). What a server answers is judged here, once, for each
+// recipient; connections are kept and used again.
+package smtp
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
+)
+
+// Options are what does not depend on the server. The zero value is good for production.
+type Options struct {
+	// Hostname introduces us in EHLO; by default it is the machine's name.
+	Hostname string
+	// Dialer makes connections; by default a net.Dialer.
+	Dialer   Dialer
+	Timeouts Timeouts
+	// MaxMessagesPerConn ends a connection after so many messages, so that load spreads over a server's addresses. By
+	// default 100.
+	MaxMessagesPerConn int
+	// MaxIdle is how long a connection is kept without work; by default 10 s. Where a server limits connections, those
+	// kept idle here are missing to other processes of the same account.
+	MaxIdle time.Duration
+	// MaxIdleConns is how many connections are kept; by default the settings' concurrency.
+	MaxIdleConns int
+	// Logger tells of connections, at level debug; by default nothing is logged.
+	Logger *slog.Logger
+}
+
+// Dialer is what Options need of a net.Dialer.
+type Dialer interface {
+	DialContext(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Timeouts bound each step; 0 stands for the default. RFC 5321, section 4.5.3.2, wants up to 5 minutes for some of them.
+// Before the final dot ours are shorter, as giving up there costs a try and no more.
+type Timeouts struct {
+	Dial     time.Duration // 30 s, name resolution included
+	TLS      time.Duration // 30 s, the handshake
+	Greeting time.Duration // 1 min
+	Command  time.Duration // 1 min: EHLO, STARTTLS, AUTH, RSET
+	Mail     time.Duration // 2 min
+	Rcpt     time.Duration // 2 min
+	Data     time.Duration // 2 min
+	Block    time.Duration // 3 min, one block of the message
+	Final    time.Duration // 10 min, the reply to the final dot: a shorter wait makes duplicates
+	Attempt  time.Duration // 15 min, everything up to the final dot
+}
+
+// Longest is how long Send takes at most.
+func (t Timeouts) Longest() time.Duration {
+	t.defaults()
+	return t.Attempt + t.Final + lastWordsTimeout
+}
+
+func (t *Timeouts) defaults() {
+	for _, d := range []struct {
+		v *time.Duration
+		d time.Duration
+	}{
+		{&t.Dial, 30 * time.Second},
+		{&t.TLS, 30 * time.Second},
+		{&t.Greeting, time.Minute},
+		{&t.Command, time.Minute},
+		{&t.Mail, 2 * time.Minute},
+		{&t.Rcpt, 2 * time.Minute},
+		{&t.Data, 2 * time.Minute},
+		{&t.Block, 3 * time.Minute},
+		{&t.Final, 10 * time.Minute},
+		{&t.Attempt, 15 * time.Minute},
+	} {
+		if *d.v <= 0 {
+			*d.v = d.d
+		}
+	}
+}
+
+// of is the time-out of the reply to an envelope's command.
+func (t *Timeouts) of(step string) time.Duration {
+	switch step {
+	case stepMail:
+		return t.Mail
+	case stepRcpt:
+		return t.Rcpt
+	}
+	return t.Data
+}
+
+// Sender hands messages over to one server with one account. It is safe for concurrent use.
+type Sender struct {
+	security provider.Security
+	from     string   // where the message names no sender
+	account  *account // nil for none
+	address  string
+	hostname string
+	tls      *tls.Config
+	dialer   Dialer
+	timeouts Timeouts
+	log      *slog.Logger
+	pool     *pool
+	compose  func(*mail.Outgoing) (rendered, error)
+}
+
+var _ provider.Sender = (*Sender)(nil)
+
+// New makes a Sender. It does not connect. Settings that are no good are a *mail.Invalid.
+func New(settings provider.Settings, opts Options) (*Sender, error) {
+	settings.Defaults()
+	if settings.Kind != provider.KindSMTP {
+		return nil, fmt.Errorf("smtp: settings are for a provider of kind %s", settings.Kind)
+	}
+	if problems := settings.Validate(); len(problems) > 0 {
+		return nil, fmt.Errorf("smtp: settings: %w", &mail.Invalid{Problems: problems})
+	}
+	host := &settings.SMTP
+	s := &Sender{
+		security: host.Security,
+		from:     settings.Sender.Address,
+		account:  newAccount(&settings),
+		address:  net.JoinHostPort(host.Host, strconv.Itoa(host.Port)),
+		hostname: hostname(opts.Hostname),
+		tls:      tlsConfig(host),
+		dialer:   opts.Dialer,
+		timeouts: opts.Timeouts,
+		log:      opts.Logger,
+		compose:  compose,
+		pool: &pool{
+			maxIdle:     opts.MaxIdle,
+			maxConns:    opts.MaxIdleConns,
+			maxMessages: opts.MaxMessagesPerConn,
+		},
+	}
+	s.timeouts.defaults()
+	if s.dialer == nil {
+		s.dialer = &net.Dialer{}
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.pool.maxIdle <= 0 {
+		s.pool.maxIdle = 10 * time.Second
+	}
+	if s.pool.maxConns <= 0 {
+		s.pool.maxConns = settings.Limits.Concurrency
+	}
+	if s.pool.maxMessages <= 0 {
+		s.pool.maxMessages = 100
+	}
+	return s, nil
+}
+
+// hostname gives name, or the machine's, as long as it can stand in EHLO.
+func hostname(name string) string {
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	odd := func(r rune) bool {
+		return !('a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || strings.ContainsRune("-.[]:", r))
+	}
+	if name == "" || len(name) > 255 || strings.ContainsFunc(name, odd) {
+		return "localhost"
+	}
+	return name
+}
+
+// Send implements provider.Sender. The message is rendered before a connection is taken.
+func (s *Sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	if !s.pool.enter() {
+		return nil, fmt.Errorf("smtp: the sender is closed: %w", provider.ErrInterrupted)
+	}
+	defer s.pool.leave()
+	if ctx.Err() != nil {
+		return nil, provider.ErrInterrupted
+	}
+	t := s.prepare(d)
+	if t.done() {
+		return t.outcomes, nil
+	}
+	t.limit = time.Now().Add(s.timeouts.Attempt)
+	err := s.attempt(ctx, t)
+	var f *fault
+	switch {
+	case errors.As(err, &f):
+		t.settle(f.Outcome)
+	case err != nil:
+		return nil, err
+	}
+	return t.outcomes, nil
+}
+
+// attempt runs t on a kept connection, or on a new one. A kept one that turns out to have been closed meanwhile, before
+// the server took anything, is no failure of the attempt.
+func (s *Sender) attempt(ctx context.Context, t *transaction) error {
+	if c := s.pool.take(); c != nil {
+		c.begin(ctx, t.limit)
+		err := t.run(c)
+		s.pool.put(c)
+		var f *fault
+		if !errors.As(err, &f) || !f.hungUp || f.Step != stepMail {
+			return err
+		}
+		s.log.Debug("smtp: a kept connection had been closed; connecting again", "server", s.address)
+	}
+	c, err := s.open(ctx, t.limit)
+	if err != nil {
+		return err
+	}
+	s.log.Debug("smtp: connected", "server", s.address, "tls", c.encrypted())
+	defer s.pool.put(c)
+	return t.run(c)
+}
+
+// Close implements provider.Sender. It waits for attempts under way, which may take Timeouts.Longest; who can't wait
+// ends their contexts first.
+func (s *Sender) Close() error {
+	s.pool.close()
+	return nil
+}
+
+// rendered is a message as it goes over the wire. WriteTo may be called more than once.
+type rendered interface {
+	Size() int64
+	// UTF8 reports whether the header needs SMTPUTF8.
+	UTF8() bool
+	io.WriterTo
+}

@@ -1,0 +1,150 @@
+package provider
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"strings"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// maxConcurrency is more than any provider takes from one account; a larger figure is a slip of the finger.
+const maxConcurrency = 1000
+
+// Validate gives every fault of settings that went through Defaults: its field as a path like /smtp/host, what is wrong,
+// and what to do. None means that a sender can be made of them, not that the server takes it.
+func (s *Settings) Validate() []mail.Problem {
+	var f faults
+	switch s.Kind {
+	case KindNone:
+		return nil
+	case KindSMTP:
+		f.sender(s.Sender)
+		f.smtp(s)
+	case KindMicrosoft365:
+		f.add("/kind", "is microsoft365, which is not available in this version; use smtp")
+	default:
+		f.add("/kind", "is no kind of provider; use none or smtp")
+	}
+	f.limits(s.Limits)
+	return f
+}
+
+// faults collects problems, so that all are told at once.
+type faults []mail.Problem
+
+func (f *faults) add(field, reason string, args ...any) {
+	*f = append(*f, mail.Problem{Field: field, Reason: fmt.Sprintf(reason, args...)})
+}
+
+func (f *faults) sender(a mail.Address) {
+	if a.Address == "" {
+		f.add("/sender/address", "is missing; give the address that mail is sent from")
+		return
+	}
+	if parsed, err := mail.ParseAddress(a.Address); err != nil || parsed.Name != "" {
+		f.add("/sender/address", "is not one mail address; write it as reports@example.com, and the name apart from it")
+	}
+	if strings.ContainsFunc(a.Name, isControl) {
+		f.add("/sender/name", "holds a control character; take it out")
+	}
+}
+
+func (f *faults) smtp(s *Settings) {
+	o := &s.SMTP
+	switch {
+	case o.Host == "":
+		f.add("/smtp/host", "is missing; give the name of the mail server")
+	case strings.Contains(o.Host, "://") || strings.ContainsAny(o.Host, "/@ []") || strings.ContainsFunc(o.Host, isControl):
+		f.add("/smtp/host", "is not a host name; write it alone, as mail.example.com")
+	case strings.Count(o.Host, ":") == 1:
+		f.add("/smtp/host", "holds a port; write it as port instead")
+	}
+	if o.Port < 1 || o.Port > 65535 {
+		f.add("/smtp/port", "must be between 1 and 65535; leave it out for the usual port")
+	}
+	switch o.Security {
+	case SecurityNone, SecurityStartTLS, SecurityTLS:
+	default:
+		f.add("/smtp/security", "is no kind of security; use starttls, tls or none")
+	}
+	switch o.MinTLS {
+	case "1.0", "1.1", "1.2", "1.3":
+	default:
+		f.add("/smtp/min_tls", "is no TLS version; use 1.2 or 1.3 (1.0 and 1.1 only for a server that knows nothing better)")
+	}
+	if o.CAPEM != "" && !certificates(o.CAPEM) {
+		f.add("/smtp/ca_pem", "must hold certificates in PEM and nothing else; leave it empty for the system's")
+	}
+	f.auth(s)
+}
+
+func (f *faults) auth(s *Settings) {
+	a := &s.SMTP.Auth
+	switch a.Method {
+	case AuthNone:
+		if a.Username != "" || a.Password != "" {
+			f.add("/smtp/auth/method", "is none, but an account is given; use basic, or take username and password out")
+		}
+	case AuthBasic:
+		switch {
+		case a.Password == "":
+			f.add("/smtp/auth/password", "is missing; give it, or use method none")
+		case a.Password == Redacted:
+			f.add("/smtp/auth/password", "is not the password but its placeholder; type the password again")
+		case strings.ContainsRune(a.Password.Reveal(), 0):
+			f.add("/smtp/auth/password", "holds a NUL, which no server takes; type the password again")
+		}
+		if strings.ContainsFunc(a.Username, isControl) {
+			f.add("/smtp/auth/username", "holds a control character; take it out")
+		}
+		if s.SMTP.Security == SecurityNone && !a.AllowCleartext {
+			f.add("/smtp/auth/allow_cleartext",
+				"is off, and without TLS anyone on the way can read the password; use security starttls or tls, or set it if you accept that")
+		}
+	case AuthOAuth2:
+		f.add("/smtp/auth/method", "is oauth2, which is not available in this version; use basic or none")
+	default:
+		f.add("/smtp/auth/method", "is no method; use none or basic")
+	}
+}
+
+func (f *faults) limits(l Limits) {
+	if l.Concurrency < 1 || l.Concurrency > maxConcurrency {
+		f.add("/limits/concurrency", "must be between 1 and %d; leave it out for the default", maxConcurrency)
+	}
+	for _, v := range []struct {
+		field string
+		value int64
+	}{
+		{"messages_per_minute", int64(l.MessagesPerMinute)},
+		{"requests_per_10m", int64(l.RequestsPer10m)},
+		{"recipients_per_day", int64(l.RecipientsPerDay)},
+		{"upload_bytes_per_5m", l.UploadBytesPer5m},
+		{"recipients_per_message", int64(l.RecipientsPerMessage)},
+		{"message_bytes", l.MessageBytes},
+	} {
+		if v.value < NoLimit {
+			f.add("/limits/"+v.field, "must not be negative; leave it out for the default, or write -1 for no limit")
+		}
+	}
+}
+
+// certificates reports whether text is one or more certificates in PEM and nothing else.
+func certificates(text string) bool {
+	rest, n := []byte(text), 0
+	for {
+		block, after := pem.Decode(rest)
+		if block == nil {
+			return n > 0 && strings.TrimSpace(string(rest)) == ""
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); block.Type != "CERTIFICATE" || err != nil {
+			return false
+		}
+		rest = after
+		n++
+	}
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
