@@ -150,13 +150,28 @@ func scripts(t *testing.T, g prometheus.Gatherer) float64 {
 	return sum
 }
 
+// TestDrain measures what a mail costs, beside what it stands on: all in one run, so that only the ratios count.
 func TestDrain(t *testing.T) {
 	n := size(20_000, 1_000)
+	address := sink(t)
 	for _, concurrency := range []int{10, 50} {
 		one := bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"mail": 1})
 		three := bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"alert": 6, "report": 3, "subscription": 1})
+		source := smtpSource(t, address, n, concurrency)
 		nothing := drain(t, queuetest.Start(t), null{}, n, concurrency)
-		t.Logf("%d: asynq one queue %.0f/s, three queues %.0f/s; null sender %.0f/s = %.2f x one, %.2f x three; %.3f scripts a mail",
-			concurrency, one, three, nothing.perSecond, nothing.perSecond/one, nothing.perSecond/three, nothing.scriptsPerMail)
+		smtp := drain(t, queuetest.Start(t), smtpTo(t, address, concurrency), n, concurrency)
+		t.Logf("%d mails, %d connections:", n, concurrency)
+		row := func(what string, perSecond float64, more string) {
+			t.Logf("  %-46s %7.0f/s  %5.2f  %5.2f  %5.2f  %s", what, perSecond, perSecond/three, perSecond/one, perSecond/source, more)
+		}
+		t.Logf("  %-46s %9s  %5s  %5s  %5s", "", "", "/three", "/one", "/source")
+		row("bare asynq, three weighted queues, empty handler", three, "")
+		row("bare asynq, one queue, empty handler", one, "")
+		row("smtp-source straight into the sink", source, "")
+		row("postroom, a sender that does nothing", nothing.perSecond, fmt.Sprintf("%.3f scripts a mail", nothing.scriptsPerMail))
+		row("postroom, SMTP into the sink", smtp.perSecond, fmt.Sprintf("%.3f scripts a mail", smtp.scriptsPerMail))
+		if most := 1.1; *full && smtp.scriptsPerMail > most {
+			t.Errorf("%.3f scripts for each mail, at most %.1f", smtp.scriptsPerMail, most)
+		}
 	}
 }

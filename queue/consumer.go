@@ -40,7 +40,7 @@ type ConsumerOptions struct {
 	// Concurrency is how many turns the process works off at the same time; default 50. AlertConcurrency are as many more
 	// for turns that were given out for alerts; default 5.
 	Concurrency, AlertConcurrency int
-	// AttemptTimeout is when an attempt is over for everybody else, whatever its worker does; default 15 min. It must be
+	// AttemptTimeout is when an attempt is over for everybody else, whatever its worker does; default 30 min. It must be
 	// longer than the sender's own time-outs.
 	AttemptTimeout time.Duration
 	// Grace is how long Run waits, once stopped, for attempts that can't be taken back; default 30 s.
@@ -79,6 +79,7 @@ type Consumer struct {
 	stopping context.Context
 	hard     context.Context
 	stop     context.CancelFunc
+	calls    chan *piped   // of next.lua
 	stale    chan struct{} // closed when the provider's settings are no longer the active ones
 	once     sync.Once
 	turns    sync.WaitGroup
@@ -91,7 +92,7 @@ var ErrProviderChanged = errors.New("queue: other provider settings have become 
 func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 	setDefault(&o.Concurrency, 50)
 	setDefault(&o.AlertConcurrency, 5)
-	setDefault(&o.AttemptTimeout, 15*time.Minute)
+	setDefault(&o.AttemptTimeout, 30*time.Minute)
 	setDefault(&o.Grace, 30*time.Second)
 	setDefault(&o.CacheBytes, 64<<20)
 	setDefault(&o.CheckInterval, 50*time.Millisecond)
@@ -107,7 +108,7 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime,
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
 		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
-		stale: make(chan struct{}),
+		calls: make(chan *piped), stale: make(chan struct{}),
 	}
 }
 
@@ -137,6 +138,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return nil
 	}
 
+	for range pipelines {
+		parts.Go(func() { c.queue.pipe(c.hard, c.calls) })
+	}
 	servers, err := c.startServers(base)
 	if err != nil {
 		return err

@@ -56,3 +56,11 @@ func (q *Queue) SetProvider(ctx context.Context, p ActiveProvider, salt, fingerp
 	}
 	return version, nil
 }
+
+// ClearProvider leaves no provider active: mail is accepted and waits.
+func (q *Queue) ClearProvider(ctx context.Context) error {
+	if err := q.redis.Del(ctx, q.key("provider")).Err(); err != nil {
+		return fmt.Errorf("queue: clear provider: %w", err)
+	}
+	return nil
+}

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/postroom/postroom/mail"
 )
 
@@ -172,7 +174,7 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 		args = append(args, last.args(l.worker)...)
 	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		values, err := c.queue.run(c.hard, "next", args...).Slice()
+		values, err := c.next(args).Slice()
 		if err == nil {
 			return parseNext(values)
 		}
@@ -184,6 +186,20 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 			return nil, c.hard.Err()
 		}
 	}
+}
+
+// next calls next.lua in company of other turns' calls.
+func (c *Consumer) next(args []any) *redis.Cmd {
+	call := &piped{name: "next", args: args, done: make(chan struct{})}
+	select {
+	case c.calls <- call:
+	case <-c.hard.Done():
+		call.result = redis.NewCmd(c.hard)
+		call.result.SetErr(c.hard.Err())
+		return call.result
+	}
+	<-call.done
+	return call.result
 }
 
 // settleOnly stores an outcome although the turn is over, as happens when a message could not be opened at its end.

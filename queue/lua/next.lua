@@ -7,7 +7,7 @@
 -- 23 ms of the longest hold, if each in a row is to be twice as long as the one before.
 --
 -- Answer: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ..., stale, ended}, where what is
---   "attempt": message, record, now, owner of the content, chunks, bytes, content (if it is a message's own and small)
+--   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's own and small)
 --   "again":   nothing found yet, only stale entries; call again
 --   "idle", "held", "version", "shrunk", "ended": the turn is over and its unit is free
 --   "stale":   the unit is no longer this turn's
@@ -55,8 +55,7 @@ local function give(id, r, b)
   local owner, chunks, bytes = id, r.head[CHUNKS], r.head[BYTES]
   if b then owner, chunks, bytes = r.head[BATCH], b[1] or '', b[2] or '' end
   local content = owner == id and chunks == '1' and redis.call('GET', P .. 'c:' .. id .. ':0') or ''
-  return {settled, 'attempt', id, table.concat(r.head, '\t') .. '\n' .. r.payload .. '\n' .. r.history, int(now), owner,
-    chunks, bytes, content}
+  return {settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content}
 end
 
 if attempt ~= '' and u[UATTEMPT] == attempt then

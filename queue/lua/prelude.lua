@@ -44,14 +44,14 @@ end
 -- RECORD takes a record apart in one go; trailing fields that were left out come as ''.
 local RECORD = '^' .. string.rep('([^\t\n]*)\t?', HEAD) .. '\n([^\n]*)\n(.*)$'
 
--- load gives a record as {head, payload, history}; nil if there is none; nil and true if it is of a format that we do not
+-- load gives a record as {head, payload, history, raw}; nil if there is none; nil and true if it is of a format that we do not
 -- know: then it has to wait for a newer worker.
 local function load(id)
   local raw = redis.call('GET', P .. 'm:' .. id)
   if not raw then return nil end
   local head = {string.match(raw, RECORD)}
   if head[VERSION] ~= FORMAT then return nil, true end
-  return {head = head, payload = head[HEAD + 1], history = head[HEAD + 2]}
+  return {head = head, payload = head[HEAD + 1], history = head[HEAD + 2], raw = raw}
 end
 
 local function store(id, r)
@@ -178,13 +178,9 @@ local function finish(id, r, state, now, max)
   redis.call('HINCRBY', P .. 'counts', 'open:' .. h[KIND], -1)
   if state ~= DELIVERED and h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], state, 1) end
   release(id, r, now, max)
-  h[STATE], h[WHEN] = state, int(now)
-  for _, field in ipairs({GENERATION, FIRST, ATTEMPT, BEGUN, CLASS, EXPIRES, SENDER, CHUNKS, BYTES}) do h[field] = '' end
   local tab = string.find(r.payload, '\t', 1, true)
-  r.payload = tab and string.sub(r.payload, tab) or ''
-  local lines, n = split(r.history, '\n')
-  r.history = lines[n]
-  store(id, r)
+  redis.call('SET', P .. 'm:' .. id, table.concat({FORMAT, state, h[KIND], h[BATCH], '', h[ATTEMPTS], '', '', '', '', h[MARKS], int(now)}, '\t') ..
+    '\n' .. (tab and string.sub(r.payload, tab) or '') .. '\n' .. string.match(r.history, '[^\n]*$'))
   remember('m:' .. id, max)
 end
 
