@@ -79,8 +79,8 @@ type Consumer struct {
 	stopping context.Context
 	hard     context.Context
 	stop     context.CancelFunc
-	calls    chan *piped   // of next.lua
-	stale    chan struct{} // closed when the provider's settings are no longer the active ones
+	calls    chan *nextCall // of next.lua
+	stale    chan struct{}  // closed when the provider's settings are no longer the active ones
 	once     sync.Once
 	turns    sync.WaitGroup
 }
@@ -108,7 +108,7 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime,
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
 		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
-		calls: make(chan *piped), stale: make(chan struct{}),
+		calls: make(chan *nextCall), stale: make(chan struct{}),
 	}
 }
 
@@ -138,8 +138,8 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return nil
 	}
 
-	for range pipelines {
-		parts.Go(func() { c.queue.pipe(c.hard, c.calls) })
+	for range combiners {
+		parts.Go(func() { c.combine(c.hard) })
 	}
 	servers, err := c.startServers(base)
 	if err != nil {

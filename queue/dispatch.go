@@ -50,11 +50,11 @@ func (c *Consumer) dispatch(ctx context.Context) {
 func (q *Queue) dedicated(readTimeout time.Duration) redis.UniversalClient {
 	if c, ok := q.redis.(*redis.ClusterClient); ok {
 		o := *c.Options()
-		o.ReadTimeout = readTimeout
+		o.ReadTimeout, o.PushNotificationProcessor = readTimeout, nil
 		return redis.NewClusterClient(&o)
 	}
 	o := *q.redis.(*redis.Client).Options()
-	o.PoolSize, o.MinIdleConns, o.ReadTimeout = 1, 0, readTimeout
+	o.PoolSize, o.MinIdleConns, o.ReadTimeout, o.PushNotificationProcessor = 1, 0, readTimeout, nil
 	return redis.NewClient(&o)
 }
 

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/postroom/postroom/mail"
 )
 
@@ -166,17 +164,16 @@ func (a *nextAnswer) count(last *Settlement, m *metrics) {
 // call runs next.lua until Redis answers. The arguments stay the same, so it does not matter which of the calls arrived.
 func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, error) {
 	c := t.consumer
-	o := &c.options
-	args := make([]any, 0, 23)
-	args = append(args, t.key, t.unit, t.id, t.run, l.worker, o.ProviderVersion, attempt, o.AttemptTimeout.Milliseconds(),
-		o.Weights[mail.Report], o.Weights[mail.Subscription], c.queue.options.DeliveredMax)
+	args := append(make([]any, 0, nextFields), t.key, t.unit, t.id, t.run, l.worker, attempt)
 	if last != nil {
 		args = append(args, last.args(l.worker)...)
+	} else {
+		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "")
 	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		values, err := c.next(args).Slice()
+		answer, err := c.next(args)
 		if err == nil {
-			return parseNext(values)
+			return answer, nil
 		}
 		if c.hard.Err() != nil {
 			return nil, c.hard.Err()
@@ -186,20 +183,6 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 			return nil, c.hard.Err()
 		}
 	}
-}
-
-// next calls next.lua in company of other turns' calls.
-func (c *Consumer) next(args []any) *redis.Cmd {
-	call := &piped{name: "next", args: args, done: make(chan struct{})}
-	select {
-	case c.calls <- call:
-	case <-c.hard.Done():
-		call.result = redis.NewCmd(c.hard)
-		call.result.SetErr(c.hard.Err())
-		return call.result
-	}
-	<-call.done
-	return call.result
 }
 
 // settleOnly stores an outcome although the turn is over, as happens when a message could not be opened at its end.
@@ -235,17 +218,18 @@ func (s *Settlement) args(worker string) []any {
 		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds()}
 }
 
-func parseNext(values []any) (*nextAnswer, error) {
+func parseNext(answer any) (*nextAnswer, error) {
+	values, _ := answer.([]any)
 	n := len(values)
+	if n == 5 && text(values[1]) == "error" {
+		return nil, fmt.Errorf("queue: next: %s", text(values[2]))
+	}
 	if n != 4 && n != 11 {
 		return nil, errors.New("queue: next: unexpected answer")
 	}
 	a := &nextAnswer{settled: text(values[0]), what: text(values[1]), ended: text(values[n-1])}
 	stale, _ := values[n-2].(int64)
-	if a.stale = int(stale); a.what == "attempt" {
-		if n != 11 {
-			return nil, errors.New("queue: next: unexpected answer")
-		}
+	if a.stale = int(stale); n == 11 {
 		a.message, a.record, a.now, a.owner = text(values[2]), text(values[3]), unixMilli(text(values[4])), text(values[5])
 		a.chunks, a.bytes, a.content = atoi(text(values[6])), atoi(text(values[7])), text(values[8])
 	}

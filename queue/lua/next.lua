@@ -1,88 +1,58 @@
--- next settles what a turn's last attempt came to, then begins the turn's next attempt, or ends the turn and says why.
+-- next settles what the last attempts of some turns came to, then begins each turn's next attempt, or ends the turn and
+-- says why. It takes several turns' calls at once, one after the other as if each had come alone; a call that fails
+-- harms no other.
 --
--- ARGV: 1 limit key, 2 unit, 3 turn, 4 run (one call of the turn's handler), 5 worker, 6 version of the worker's provider
--- settings, 7 id for the new attempt ("" ends the turn), 8 ms until its deadline, 9 and 10 weights of reports and of
--- subscriptions, 11 records.delivered_max; and if there is something to settle: 12 message, 13 attempt, 14 verdict,
--- 15 marks, 16 class, 17 line, 18 counted ("1"), 19 delay, 20 generation, 21 ms to hold the key ("0": not), 22 reason,
--- 23 ms of the longest hold, if each in a row is to be twice as long as the one before.
+-- ARGV: 1 version of the worker's provider settings, 2 ms until an attempt's deadline, 3 and 4 weights of reports and of
+-- subscriptions, 5 records.delivered_max; then for each call 18 fields: 1 limit key, 2 unit, 3 turn, 4 run (one call of the
+-- turn's handler), 5 worker, 6 id for the new attempt ("" ends the turn), and what there is to settle: 7 message ("" for
+-- none), 8 attempt, 9 verdict, 10 marks, 11 class, 12 line, 13 counted ("1"), 14 delay, 15 generation, 16 ms to hold the
+-- key ("0": not), 17 reason, 18 ms of the longest hold, if each in a row is to be twice as long as the one before.
 --
--- Answer: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ..., stale, ended}, where what is
---   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's own and small)
+-- Answer, for each call: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ..., stale, ended}, where
+-- what is
+--   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's
+--              own and small)
 --   "again":   nothing found yet, only stale entries; call again
 --   "idle", "held", "version", "shrunk", "ended": the turn is over and its unit is free
 --   "stale":   the unit is no longer this turn's
+--   "error":   a fault, in words
 -- stale is the number of stale entries that were dropped, and ended has two letters, state and kind, for each message that
 -- was found cancelled or expired.
-local key, unit, turn, run, worker, attempt = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[7]
-local max = tonumber(ARGV[11])
+local SHARED, FIELDS = 5, 18
+local max = tonumber(ARGV[5])
 local now = now_ms()
+local provider = active()
 
--- till is when the key's hold ends.
-local till = tonumber(redis.call('HGET', P .. 'k:' .. key, 'until') or 0)
+-- till gives the time until which a key is held.
+local function till(key) return tonumber(redis.call('HGET', P .. 'k:' .. key, 'until') or 0) end
 
-local settled = ''
-if ARGV[12] then
-  settled = settle({message = ARGV[12], attempt = ARGV[13], verdict = ARGV[14], marks = ARGV[15], class = ARGV[16],
-    line = ARGV[17], counted = ARGV[18] == '1', delay = tonumber(ARGV[19]), generation = ARGV[20]}, now, max)
-  if settled ~= 'late' and settled ~= 'known' then
-    local k, hold = P .. 'k:' .. key, tonumber(ARGV[21])
-    -- A running hold is neither cut by what was under way when it began, nor made longer by what was refused beside it.
-    if till <= now then
-      if hold > 0 then
-        local row = redis.call('HINCRBY', k, 'refused', 1)
-        hold = math.max(hold, math.min(hold * 2 ^ (row - 1), tonumber(ARGV[23])))
-        till = now + hold
-        redis.call('HSET', k, 'until', int(till), 'reason', ARGV[22])
-      elseif till > 0 and ARGV[14] == 'delivered' then
-        redis.call('HDEL', k, 'until', 'reason', 'refused')
-      end
-    elseif hold > 0 and tonumber(ARGV[23]) == 0 and now + hold > till then
-      till = now + hold
-      redis.call('HSET', k, 'until', int(till), 'reason', ARGV[22])
+-- hold silences a key after a refusal, or notes that it is over after a success.
+local function hold(key, ms, reason, longest, delivered)
+  local k, ends = P .. 'k:' .. key, till(key)
+  -- A running hold is neither cut by what was under way when it began, nor made longer by what was refused beside it,
+  -- unless the provider gave a time.
+  if ends <= now then
+    if ms > 0 then
+      local row = redis.call('HINCRBY', k, 'refused', 1)
+      ms = math.max(ms, math.min(ms * 2 ^ (row - 1), longest))
+      redis.call('HSET', k, 'until', int(now + ms), 'reason', reason)
+    elseif ends > 0 and delivered then
+      redis.call('HDEL', k, 'until', 'reason', 'refused')
     end
+  elseif ms > 0 and longest == 0 and now + ms > ends then
+    redis.call('HSET', k, 'until', int(now + ms), 'reason', reason)
   end
 end
-
-local held = redis.call('HGET', P .. 'u:' .. key, unit)
-local u = unit_of(held)
-if u[TURN] ~= turn or (u[RUN] ~= '' and u[RUN] ~= run) then return {settled, 'stale', 0, ''} end
 
 local function batch_of(r)
   return redis.call('HMGET', P .. 'b:' .. r.head[BATCH], 'chunks', 'bytes', 'expires', 'cancelled')
 end
 
-local function give(id, r, b)
+local function give(settled, id, r, b, stale, ended)
   local owner, chunks, bytes = id, r.head[CHUNKS], r.head[BYTES]
   if b then owner, chunks, bytes = r.head[BATCH], b[1] or '', b[2] or '' end
   local content = owner == id and chunks == '1' and redis.call('GET', P .. 'c:' .. id .. ':0') or ''
-  return {settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content}
-end
-
-if attempt ~= '' and u[UATTEMPT] == attempt then
-  -- This very call has been made before, and its answer was lost.
-  local r = load(u[MESSAGE])
-  if r and r.head[ATTEMPT] == attempt then
-    local answer = give(u[MESSAGE], r, r.head[BATCH] ~= '' and batch_of(r))
-    answer[#answer + 1], answer[#answer + 2] = 0, ''
-    return answer
-  end
-end
-
-local provider = active()
-local over
-if attempt == '' then
-  over = 'ended'
-elseif not provider or provider.version ~= ARGV[6] then
-  over = 'version'
-elseif tonumber(unit) >= provider.concurrency then
-  over = 'shrunk'
-elseif till > now then
-  over = 'held'
-end
-if over then
-  free(key, unit)
-  wake()
-  return {settled, over, 0, ''}
+  return {settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content, stale, ended}
 end
 
 -- take pops the next entry of a kind: senders in turn, their batches in turn, what is due again before what is new.
@@ -109,14 +79,7 @@ local function take(kind, senders)
   return entry or ''
 end
 
--- Whose work this key's limits bind: everyone's (nil), or one mailbox and, if it is the provider's own, mail without sender.
-local senders
-if provider.mode ~= 'account' then
-  senders = {key}
-  if provider.sender == key then senders[2] = '-' end
-end
-
-local function waiting(kind)
+local function waiting(kind, senders)
   if not senders then return redis.call('EXISTS', P .. 's:' .. kind) == 1 end
   for _, s in ipairs(senders) do
     if redis.call('EXISTS', P .. 'r:' .. kind .. ':' .. s) == 1 then return true end
@@ -124,50 +87,101 @@ local function waiting(kind)
   return false
 end
 
-local function choose()
+local function choose(key, senders)
   local entry = take('a', senders)
   if entry then return entry end
   local first, second = 'r', 's'
-  if not waiting('r') then
+  if not waiting('r', senders) then
     first, second = 's', nil
-  elseif waiting('s') then
-    local reports, subscriptions = tonumber(ARGV[9]), tonumber(ARGV[10])
+  elseif waiting('s', senders) then
+    local reports, subscriptions = tonumber(ARGV[3]), tonumber(ARGV[4])
     if redis.call('HINCRBY', P .. 'k:' .. key, 'served', 1) % (reports + subscriptions) >= reports then first, second = 's', 'r' end
   end
   return take(first, senders) or (second and take(second, senders))
 end
 
-local stale, ended = 0, ''
-for _ = 1, 50 do
-  local entry = choose()
-  if not entry then
-    free(key, unit)
-    return {settled, 'idle', stale, ended}
+local function call(at)
+  local key, unit, turn, run, worker, attempt = unpack(ARGV, at + 1, at + 6)
+  local settled = ''
+  if ARGV[at + 7] ~= '' then
+    local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest = unpack(ARGV, at + 7, at + 18)
+    settled = settle({message = message, attempt = tried, verdict = verdict, marks = marks, class = class, line = line,
+      counted = counted == '1', delay = tonumber(delay), generation = generation}, now, max)
+    if settled ~= 'late' and settled ~= 'known' then hold(key, tonumber(ms), reason, tonumber(longest), verdict == 'delivered') end
   end
-  local parts = split(entry, ':')
-  local id, generation = parts[1], parts[2] or ''
-  local r, newer = load(id)
-  if newer then
-    await('m:' .. entry, now + NEWER)
-  elseif not r or r.head[STATE] ~= QUEUED or r.head[GENERATION] ~= generation then
-    stale = stale + 1
-  else
-    local b = r.head[BATCH] ~= '' and batch_of(r)
-    if b and b[4] then
-      finish(id, r, CANCELLED, now, max)
-      ended = ended .. CANCELLED .. r.head[KIND]
-    elseif (tonumber(b and b[3] or r.head[EXPIRES]) or math.huge) <= now then
-      finish(id, r, EXPIRED, now, max)
-      ended = ended .. EXPIRED .. r.head[KIND]
-    else
-      begin(id, r, attempt, now)
-      redis.call('HSET', P .. 'u:' .. key, unit,
-        table.concat({turn, run, worker, int(now), attempt, id, int(now + tonumber(ARGV[8]))}, '\t'))
-      local answer = give(id, r, b)
-      answer[#answer + 1], answer[#answer + 2] = stale, ended
-      return answer
+
+  local u = unit_of(redis.call('HGET', P .. 'u:' .. key, unit))
+  if u[TURN] ~= turn or (u[RUN] ~= '' and u[RUN] ~= run) then return {settled, 'stale', 0, ''} end
+
+  if attempt ~= '' and u[UATTEMPT] == attempt then
+    -- This very call has been made before, and its answer was lost.
+    local r = load(u[MESSAGE])
+    if r and r.head[ATTEMPT] == attempt then
+      return give(settled, u[MESSAGE], r, r.head[BATCH] ~= '' and batch_of(r), 0, '')
     end
   end
+
+  local over
+  if attempt == '' then
+    over = 'ended'
+  elseif not provider or provider.version ~= ARGV[1] then
+    over = 'version'
+  elseif tonumber(unit) >= provider.concurrency then
+    over = 'shrunk'
+  elseif till(key) > now then
+    over = 'held'
+  end
+  if over then
+    free(key, unit)
+    wake()
+    return {settled, over, 0, ''}
+  end
+
+  -- Whose work this key's limits bind: everyone's (nil), or one mailbox's and, if it is the provider's own, that of mail
+  -- without a sender.
+  local senders
+  if provider.mode ~= 'account' then
+    senders = {key}
+    if provider.sender == key then senders[2] = '-' end
+  end
+
+  local stale, ended = 0, ''
+  for _ = 1, 50 do
+    local entry = choose(key, senders)
+    if not entry then
+      free(key, unit)
+      return {settled, 'idle', stale, ended}
+    end
+    local id, generation = string.match(entry, '^([^:]*):?(.*)$')
+    local r, newer = load(id)
+    if newer then
+      await('m:' .. entry, now + NEWER)
+    elseif not r or r.head[STATE] ~= QUEUED or r.head[GENERATION] ~= generation then
+      stale = stale + 1
+    else
+      local b = r.head[BATCH] ~= '' and batch_of(r)
+      if b and b[4] then
+        finish(id, r, CANCELLED, now, max)
+        ended = ended .. CANCELLED .. r.head[KIND]
+      elseif (tonumber(b and b[3] or r.head[EXPIRES]) or math.huge) <= now then
+        finish(id, r, EXPIRED, now, max)
+        ended = ended .. EXPIRED .. r.head[KIND]
+      else
+        begin(id, r, attempt, now)
+        redis.call('HSET', P .. 'u:' .. key, unit,
+          table.concat({turn, run, worker, int(now), attempt, id, int(now + tonumber(ARGV[2]))}, '\t'))
+        return give(settled, id, r, b, stale, ended)
+      end
+    end
+  end
+  redis.call('HSET', P .. 'u:' .. key, unit, table.concat({turn, run, worker, int(now), '', '', ''}, '\t'))
+  return {settled, 'again', stale, ended}
 end
-redis.call('HSET', P .. 'u:' .. key, unit, table.concat({turn, run, worker, int(now), '', '', ''}, '\t'))
-return {settled, 'again', stale, ended}
+
+local answers = {}
+for at = SHARED, #ARGV - FIELDS, FIELDS do
+  local fine, answer = pcall(call, at)
+  if not fine then answer = {'', 'error', tostring(type(answer) == 'table' and answer.err or answer), 0, ''} end
+  answers[#answers + 1] = answer
+end
+return answers
