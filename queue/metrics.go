@@ -1,6 +1,9 @@
 package queue
 
 import (
+	"context"
+	"time"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postroom/postroom/mail"
@@ -67,8 +70,10 @@ func newMetrics(r prometheus.Registerer) *metrics {
 }
 
 // Collector exports what belongs to the whole installation and is the same from every process:
-// postroom_messages{kind,state} (state: open, failed) and postroom_failed_messages{class}. It reads Redis at each scrape, at
-// a cost that does not grow with the backlog; while Redis is away these are absent.
+// postroom_messages{kind,state} (state: open, failed), postroom_failed_messages{class}, postroom_content_bytes and
+// postroom_oldest_message_age_seconds{kind} (of mail that may go now; 0 if there is none; alert when alerts are older than
+// minutes). It reads Redis at each scrape, at a cost that does not grow with the backlog; while Redis is away these are
+// absent.
 func (q *Queue) Collector() prometheus.Collector { return collector{q} }
 
 type collector struct{ q *Queue }
@@ -78,6 +83,8 @@ var (
 		"Messages in the installation: open (waiting or being sent) and failed. The same from every process.", []string{"kind", "state"}, nil)
 	failedDesc = prometheus.NewDesc("postroom_failed_messages",
 		"Messages in the failed store, by the class of their last attempt. The same from every process.", []string{"class"}, nil)
+	oldestDesc = prometheus.NewDesc("postroom_oldest_message_age_seconds",
+		"Age of the longest waiting message that may go now, since it was accepted. The same from every process.", []string{"kind"}, nil)
 	contentDesc = prometheus.NewDesc("postroom_content_bytes",
 		"Content (bodies and attachments) in Redis. The same from every process.", nil, nil)
 )
@@ -87,7 +94,11 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	out <- messagesDesc
 	out <- failedDesc
 	out <- contentDesc
+	out <- oldestDesc
 }
+
+// oldestLanes bounds what is looked at for postroom_oldest_message_age_seconds.
+const oldestLanes = 100
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
@@ -109,4 +120,20 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		gauge(failedDesc, float64(counts.FailedByClass[class]), class.String())
 	}
 	gauge(contentDesc, float64(counts.ContentBytes))
+	heads, err := c.q.run(ctx, "oldest", oldestLanes).StringSlice()
+	if err != nil || len(heads) != len(mail.Kinds()) {
+		c.q.log.Warn("the age of the oldest message can't be read", "error", err)
+		return
+	}
+	for i, k := range mail.Kinds() {
+		age := 0.0
+		if heads[i] != "" {
+			age = max(0, time.Since(acceptedAt(heads[i])).Seconds())
+		}
+		gauge(oldestDesc, age, string(k))
+	}
+}
+
+func contextForScrape() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 2*time.Second)
 }

@@ -125,7 +125,3 @@ func (q *Queue) tidy(ctx context.Context) error {
 	}
 	return nil
 }
-
-func contextForScrape() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), 2*time.Second)
-}

@@ -4,6 +4,7 @@ package queuetest
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,17 +25,39 @@ type Redis struct {
 
 	t       testing.TB
 	folder  string
+	port    string // "0": none
 	process *exec.Cmd
 }
 
 // Start starts a server; it ends with the test.
 func Start(t testing.TB) *Redis {
 	t.Helper()
+	return start(t, "0")
+}
+
+// StartTCP is Start for programs that speak to no unix socket: the server also listens on a free port of 127.0.0.1, and URL
+// leads there.
+func StartTCP(t testing.TB) *Redis {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	_, port, _ := net.SplitHostPort(address)
+	r := start(t, port)
+	r.URL = "redis://" + address + "/0"
+	return r
+}
+
+func start(t testing.TB, port string) *Redis {
+	t.Helper()
 	folder, err := os.MkdirTemp("", "redis") // t.TempDir's names can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Redis{t: t, folder: folder}
+	r := &Redis{t: t, folder: folder, port: port}
 	socket := filepath.Join(folder, "s")
 	r.URL = "unix://" + socket
 	r.Client = redis.NewClient(&redis.Options{Network: "unix", Addr: socket, PoolSize: 100})
@@ -54,7 +77,7 @@ func (r *Redis) Restart() {
 	if err != nil {
 		r.t.Fatal("redis-server is needed: run .ci/deps, or install Redis 7")
 	}
-	r.process = exec.Command(path, "--port", "0", "--unixsocket", filepath.Join(r.folder, "s"), "--dir", r.folder,
+	r.process = exec.Command(path, "--port", r.port, "--bind", "127.0.0.1", "--unixsocket", filepath.Join(r.folder, "s"), "--dir", r.folder,
 		"--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
 		"--loglevel", "warning", "--logfile", filepath.Join(r.folder, "log"))
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
