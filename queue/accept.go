@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -91,6 +92,9 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	r := record{}
 	r.head[headVersion], r.head[headState], r.head[headKind] = formatVersion, "q", letter(m.Kind)
 	r.head[headExpires], r.head[headSender] = milli(m.ExpiresAt), sender
+	if m.SendAt.After(now) {
+		r.head[headWhen] = milli(m.SendAt)
+	}
 	r.head[headChunks], r.head[headBytes] = strconv.Itoa(chunksOf(len(blob))), strconv.Itoa(len(blob))
 	if err := r.setItem(it, m.Metadata); err != nil {
 		return Receipt{}, err
@@ -106,7 +110,7 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	answer, err := q.run(ctx, "accept", id, r.encode(), letter(m.Kind), sender, len(blob), q.options.ContentMaxBytes,
 		a.idempotency, fingerprint, q.options.IdempotencyFor.Milliseconds(), milliOrZero(m.SendAt), inline).StringSlice()
 	if err != nil {
-		return Receipt{}, fmt.Errorf("queue: enqueue: %w", err)
+		return Receipt{}, refusal("enqueue", err)
 	}
 	given, err := answerOf(answer)
 	if inline == nil && (err != nil || given != id) {
@@ -133,6 +137,7 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 	if err != nil {
 		return BatchReceipt{}, err
 	}
+	b.Recipients = slices.Clone(b.Recipients) // which Validate brings into canonical form
 	refused, err := b.Validate(q.options.Limits, time.Now())
 	if err != nil {
 		return BatchReceipt{}, err
@@ -221,7 +226,7 @@ func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchRec
 		}
 		state, err := q.run(ctx, "items", args...).Text()
 		if err != nil {
-			return fmt.Errorf("queue: enqueue batch: stage: %w", err)
+			return refusal("enqueue batch: stage", err)
 		}
 		if state != "staged" {
 			return ErrStagingExpired
@@ -259,7 +264,7 @@ func (q *Queue) stage(ctx context.Context, id string, blob []byte, fields ...any
 		"accepted", time.Now().UnixMilli()}, fields...)
 	state, err := q.run(ctx, "stage", args...).Text()
 	if err != nil {
-		return fmt.Errorf("queue: stage: %w", err)
+		return refusal("stage", err)
 	}
 	if state == "full" {
 		return ErrFull
@@ -295,6 +300,14 @@ func (q *Queue) replayed(ctx context.Context, key, fingerprint string) (id strin
 		return "", false, ErrIdempotencyConflict
 	}
 	return id, true, nil
+}
+
+// refusal wraps an error of Redis; that it has no memory left is ErrFull.
+func refusal(step string, err error) error {
+	if redis.HasErrorPrefix(err, "OOM") {
+		return ErrFull
+	}
+	return fmt.Errorf("queue: %s: %w", step, err)
 }
 
 func answerOf(answer []string) (id string, err error) {

@@ -79,6 +79,7 @@ type Consumer struct {
 	stopping context.Context
 	hard     context.Context
 	stop     context.CancelFunc
+	here     chan struct{}  // filled by turns that run without asynq
 	calls    chan *nextCall // of next.lua
 	stale    chan struct{}  // closed when the provider's settings are no longer the active ones
 	once     sync.Once
@@ -108,7 +109,7 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime,
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
 		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
-		calls: make(chan *nextCall), stale: make(chan struct{}),
+		calls: make(chan *nextCall), here: make(chan struct{}, o.Concurrency), stale: make(chan struct{}),
 	}
 }
 
@@ -222,14 +223,21 @@ func (c *Consumer) handle(_ context.Context, task *asynq.Task) error {
 		c.log.Error("a turn can't be read; a newer worker has to take it", "error", err)
 		return err // asynq keeps it, and offers it again
 	}
+	c.work(t)
+	return nil
+}
+
+// work runs a turn to its end.
+func (c *Consumer) work(t *Turn) {
 	t.consumer, t.run, t.ends = c, token(8), time.Now().Add(turnTime)
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("a turn ended by a panic", "turn", t, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			// The panic's text may hold content: only its type and place are told.
+			c.log.Error("a turn ended by a panic", "turn", t, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
 		}
+		t.end()
 	}()
 	c.options.Handle(c.stopping, t)
-	return nil
 }
 
 // hand gives a turn to whoever fetches it first.

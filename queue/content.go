@@ -101,7 +101,7 @@ func (q *Queue) writeChunks(ctx context.Context, id string, blob []byte) error {
 	for i := range chunksOf(len(blob)) {
 		part := blob[i*chunkBytes : min((i+1)*chunkBytes, len(blob))]
 		if err := q.redis.Set(ctx, q.key("c:", id, ":", strconv.Itoa(i)), part, 0).Err(); err != nil {
-			return fmt.Errorf("queue: store content: %w", err)
+			return refusal("store content", err)
 		}
 	}
 	return nil

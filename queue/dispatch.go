@@ -67,6 +67,9 @@ func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
 	for i := 1; i+3 < len(values); i += 4 {
 		t := &Turn{id: text(values[i]), key: text(values[i+1]), unit: text(values[i+2])}
 		if err := c.hand(ctx, t, text(values[i+3]) == "alert"); err != nil {
+			if c.runHere(t) {
+				continue
+			}
 			// The unit is given to a turn that nobody will ever run: take it back, or leave it to the sweep.
 			_ = c.queue.run(ctx, "withdraw", t.id, t.key, t.unit).Err()
 			return 0, err
@@ -77,6 +80,23 @@ func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
 		wait = min(wait, time.Duration(ms)*time.Millisecond)
 	}
 	return wait, nil
+}
+
+// runHere works off a turn that asynq did not take, as when Redis has reached its maxmemory: mail that goes out is what
+// makes room again. It reports whether this process has a hand free for it.
+func (c *Consumer) runHere(t *Turn) bool {
+	select {
+	case c.here <- struct{}{}:
+	default:
+		return false
+	}
+	c.turns.Add(1)
+	go func() {
+		defer c.turns.Done()
+		defer func() { <-c.here }()
+		c.work(t)
+	}()
+	return true
 }
 
 // pending reports whether asynq still has a turn's task where somebody will take it. One that somebody took, and who has not

@@ -60,7 +60,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	for _, end := range []string{"idle", "over", "held", "version", "shrunk", "stale", "stopped"} {
 		m.turns.WithLabelValues(end)
 	}
-	for name := range scripts {
+	for _, name := range scriptNames() {
 		m.scripts.WithLabelValues(name)
 	}
 	if r != nil {

@@ -51,6 +51,7 @@ type Queue struct {
 	redis   redis.UniversalClient
 	own     bool // redis was made here
 	prefix  string
+	scripts map[string]*redis.Script
 	options Options
 	log     *slog.Logger
 	metrics *metrics
@@ -88,7 +89,11 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	default:
 		return nil, errors.New("queue: open: the client must be a *redis.Client (also for Sentinel) or a *redis.ClusterClient")
 	}
-	if err := q.redis.Ping(ctx).Err(); err != nil {
+	err := q.redis.Ping(ctx).Err()
+	if err == nil {
+		q.scripts, err = loadScripts(ctx, q.redis)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: open: %w", err), q.Close())
 	}
 	return q, nil
@@ -131,8 +136,9 @@ var (
 	ErrNotFound = errors.New("queue: not found")
 	// ErrTooLate: the message is being sent or has ended, so it can't be cancelled.
 	ErrTooLate = errors.New("queue: too late to cancel: the message is being sent or has ended")
-	// ErrFull: the content that waits has reached content.max_bytes. Nothing was accepted; come back later.
-	ErrFull = errors.New("queue: full: the content that waits has reached content.max_bytes; try again when some has gone out")
+	// ErrFull: the content that waits has reached content.max_bytes, or Redis its maxmemory. Nothing was accepted; come back
+	// later.
+	ErrFull = errors.New("queue: full: what waits has reached content.max_bytes, or Redis its maxmemory; try again when some has gone out")
 	// ErrIdempotencyConflict: the idempotency key was used for another request.
 	ErrIdempotencyConflict = errors.New("queue: the idempotency key was used before, for a different request")
 	// ErrStagingExpired: accepting took longer than its deadline and was dropped. Nothing was accepted; repeat the request.

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"embed"
+	"fmt"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -11,34 +12,59 @@ import (
 //go:embed lua/*.lua
 var sources embed.FS
 
-// scripts are all our scripts, by the name of their file in lua/, each with the prelude in front. The files document what
-// each takes and answers.
-var scripts = readScripts()
+// growing are the scripts that take mail in. In a Redis that has reached its maxmemory they are refused; what is there goes
+// out all the same, and makes room.
+var growing = []string{"accept", "stage", "items"}
 
-func readScripts() map[string]*redis.Script {
+// scriptNames lists our scripts: the files in lua/ but the prelude. The files document what each takes and answers.
+func scriptNames() []string {
+	entries, err := sources.ReadDir("lua")
+	if err != nil {
+		panic(err) // the folder is part of the binary
+	}
+	var names []string
+	for _, e := range entries {
+		if name := strings.TrimSuffix(e.Name(), ".lua"); name != "prelude" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// loadScripts puts the prelude in front of each script and, where the server knows them, the flags of Redis 7.
+func loadScripts(ctx context.Context, server redis.UniversalClient) (map[string]*redis.Script, error) {
+	const mayFill, mustNot = "#!lua\n", "#!lua flags=allow-oom\n"
+	flags := func(name string) string {
+		for _, g := range growing {
+			if g == name {
+				return mayFill
+			}
+		}
+		return mustNot
+	}
+	if err := server.Eval(ctx, mustNot+"return 1", nil).Err(); err != nil {
+		// The demo's embedded Redis does not know flags; another that does not is too old, or not Redis.
+		if err := server.Eval(ctx, "return 1", nil).Err(); err != nil {
+			return nil, fmt.Errorf("queue: scripts: %w", err)
+		}
+		flags = func(string) string { return "" }
+	}
 	read := func(name string) string {
-		b, err := sources.ReadFile("lua/" + name)
+		b, err := sources.ReadFile("lua/" + name + ".lua")
 		if err != nil {
 			panic(err) // the file is part of the binary
 		}
 		return string(b)
 	}
-	entries, err := sources.ReadDir("lua")
-	if err != nil {
-		panic(err)
+	prelude, all := read("prelude"), make(map[string]*redis.Script)
+	for _, name := range scriptNames() {
+		all[name] = redis.NewScript(flags(name) + prelude + read(name))
 	}
-	prelude := read("prelude.lua")
-	all := make(map[string]*redis.Script, len(entries))
-	for _, e := range entries {
-		if name, ok := strings.CutSuffix(e.Name(), ".lua"); ok && name != "prelude" {
-			all[name] = redis.NewScript(prelude + read(e.Name()))
-		}
-	}
-	return all
+	return all, nil
 }
 
 // run calls a script. Every script may run twice with the same arguments, so go-redis may repeat it by itself.
 func (q *Queue) run(ctx context.Context, name string, args ...any) *redis.Cmd {
 	q.metrics.scripts.WithLabelValues(name).Inc()
-	return scripts[name].Run(ctx, q.redis, []string{q.prefix}, args...)
+	return q.scripts[name].Run(ctx, q.redis, []string{q.prefix}, args...)
 }

@@ -151,7 +151,7 @@ func (q *Queue) Batch(ctx context.Context, id string) (*BatchStatus, error) {
 		Failed: atoi(b["f"]), Cancelled: atoi(b["c"]), Expired: atoi(b["e"]), Cancel: b["cancelled"] != "",
 	}
 	// What has a share of the content is open or failed; what has none and did not end otherwise was delivered.
-	s.Open = atoi(b["shares"]) - s.Failed
+	s.Open = atoi(b["shares"]) - (s.Failed - atoi(b["forgotten"]))
 	s.Delivered = s.Total - s.Open - s.Failed - s.Cancelled - s.Expired
 	if js := b["metadata"]; js != "" {
 		if err := json.Unmarshal([]byte(js), &s.Metadata); err != nil {

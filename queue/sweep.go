@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"time"
 
@@ -28,8 +29,8 @@ func (c *Consumer) sweepOnce(ctx context.Context) error {
 	}
 	// One process sweeps at a time. This saves work; it would be right without.
 	l := c.lease.Load()
-	first, err := c.queue.redis.SetNX(ctx, c.queue.key("sweep"), l.worker, c.options.SweepInterval*9/10).Result()
-	if err != nil || !first {
+	claimed, err := c.queue.run(ctx, "claim", "sweep", l.worker, (c.options.SweepInterval * 9 / 10).Milliseconds()).Int()
+	if err != nil || claimed == 0 {
 		return err
 	}
 	if err := c.sweepTurns(ctx); err != nil {
@@ -50,7 +51,8 @@ func (c *Consumer) sweepTurns(ctx context.Context) error {
 	line := historyLine("", nil, nil) + "\t;u;m;;;;;The worker was gone before the outcome was known."
 	for cursor := "0"; ; {
 		values, err := c.queue.run(ctx, "sweep", c.leaseTime.Milliseconds(), token(6), doubtful.Milliseconds(),
-			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), line[1:], mail.Unknown.String(), 100, cursor).Slice()
+			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), line[1:], mail.Unknown.String(), 100, cursor,
+			c.queue.options.DeliveredMax).Slice()
 		if err != nil {
 			return err
 		}
@@ -119,7 +121,7 @@ func (q *Queue) tidy(ctx context.Context) error {
 		return err
 	}
 	for _, id := range cancelled {
-		if err := q.CancelBatch(ctx, id); err != nil {
+		if err := q.CancelBatch(ctx, id); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
 	}

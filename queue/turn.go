@@ -21,6 +21,7 @@ type Turn struct {
 	run      string
 	ends     time.Time
 	over     bool
+	open     *Attempt // begun and not settled
 }
 
 // Attempt is one message to be handed over now, once.
@@ -38,21 +39,33 @@ type Attempt struct {
 	// Now is Redis's time when the attempt began; Since when the message could have gone: accepted, or send_at if later.
 	Now, Since time.Time
 
-	marks string
-	lease *lease
+	marks    string
+	lease    *lease
+	deadline time.Time // when others take it for lost
+	fenced   bool      // its point of no return may have been passed
 }
 
 // Refused reports whether an earlier attempt was refused for good by a recipient.
 func (a *Attempt) Refused() bool { return strings.IndexByte(a.marks, markRefused) >= 0 }
 
-// ErrLeaseLost is what Attempt.Fence gives when others may take this worker for dead.
-var ErrLeaseLost = errors.New("queue: the worker's lease has run out")
+// What Attempt.Fence gives when others may take the attempt for lost.
+var (
+	// ErrLeaseLost: others may take this worker for dead.
+	ErrLeaseLost = errors.New("queue: the worker's lease has run out")
+	// ErrOverdue: the attempt has taken longer than ConsumerOptions.AttemptTimeout.
+	ErrOverdue = errors.New("queue: the attempt has passed its deadline")
+)
 
 // Fence says whether the attempt may pass its point of no return. Call it directly before.
 func (a *Attempt) Fence() error {
-	if !a.lease.live(time.Now()) {
+	now := time.Now()
+	if !a.lease.live(now) {
 		return ErrLeaseLost
 	}
+	if now.After(a.deadline) {
+		return ErrOverdue
+	}
+	a.fenced = true
 	return nil
 }
 
@@ -94,6 +107,7 @@ type Settlement struct {
 // is over. While Redis is away it keeps offering the settlement, until it is taken or the grace of a shutdown has passed.
 func (t *Turn) Next(last *Settlement) *Attempt {
 	c := t.consumer
+	t.open = nil
 	for {
 		if t.over {
 			if last != nil {
@@ -107,6 +121,7 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 		if !stopping && l.live(time.Now()) {
 			attempt = token(12)
 		}
+		asked := time.Now()
 		answer, err := t.call(last, l, attempt)
 		if err != nil {
 			return nil // the process ends; what is open stays marked in its record
@@ -115,8 +130,9 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 		last = nil
 		switch answer.what {
 		case "attempt":
-			a, fault := t.open(answer, attempt, l)
+			a, fault := t.prepare(answer, &Attempt{ID: attempt, lease: l, deadline: asked.Add(c.options.AttemptTimeout)})
 			if fault == nil {
+				t.open = a
 				return a
 			}
 			last = fault
@@ -236,14 +252,38 @@ func parseNext(answer any) (*nextAnswer, error) {
 	return a, nil
 }
 
-// open makes an attempt from what next.lua gave. What can't be opened is settled at once: the settlement is returned.
-func (t *Turn) open(answer *nextAnswer, id string, l *lease) (*Attempt, *Settlement) {
-	a := &Attempt{ID: id, MessageID: answer.message, Now: answer.now, lease: l}
+// end settles what a handler has left open, and ends the turn, so that nobody has to wait for it. A handler that returned
+// in the middle of an attempt has had a fault; whether the message went out depends on the fence alone.
+func (t *Turn) end() {
+	var last *Settlement
+	if a := t.open; a != nil {
+		last = &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
+		if a.fenced {
+			last = &Settlement{Attempt: a, Verdict: Again, Class: mail.Unknown, Counted: true, Delay: time.Minute}
+			if t.consumer.options.OnUnknown[a.Kind] == Hold {
+				last.Verdict = GiveUp
+			}
+			for range a.Offered {
+				last.Outcomes = append(last.Outcomes, mail.Outcome{Class: mail.Unknown, Step: "fault", Reply: "A fault in Postroom stopped the attempt; its log says where."})
+			}
+		}
+	}
+	if last != nil || !t.over {
+		t.ends = time.Time{}
+		t.Next(last)
+	}
+}
+
+// prepare completes an attempt from what next.lua gave. What can't be opened is settled at once: the settlement is returned.
+func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
+	a.MessageID, a.Now = answer.message, answer.now
+	addresses := 1 // at least; what is known before the message is complete
 	broken := func(err error) *Settlement {
 		o := mail.Outcome{Class: mail.Permanent, Scope: mail.ScopeMessage, Step: "open", Reply: err.Error()}
 		if a.marks == "" {
-			a.marks, a.Offered = string(markPending), []int{0}
+			a.marks = strings.Repeat(string(markPending), addresses)
 		}
+		a.Offered = pending(a.marks)
 		t.consumer.log.Error("a message can't be opened and goes to the failed store", "message", a.MessageID, "error", err)
 		outcomes := make([]mail.Outcome, len(a.Offered))
 		for i := range outcomes {
@@ -255,15 +295,16 @@ func (t *Turn) open(answer *nextAnswer, id string, l *lease) (*Attempt, *Settlem
 	if err != nil {
 		return nil, broken(err)
 	}
+	a.marks = r.head[headMarks]
 	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
 	it, err := r.item()
 	if err != nil {
 		return nil, broken(err)
 	}
+	addresses = len(it.To) + len(it.Cc) + len(it.Bcc)
 	body, err := t.consumer.content(answer)
 	if err != nil && !errors.Is(err, errNoContent) {
 		// Redis did not answer: nobody's fault, and nothing has begun.
-		a.marks = r.head[headMarks]
 		return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
 	} else if err != nil {
 		return nil, broken(err)
@@ -279,16 +320,22 @@ func (t *Turn) open(answer *nextAnswer, id string, l *lease) (*Attempt, *Settlem
 	if r.head[headBatch] == "" {
 		a.Message.Cc, a.Message.Bcc = it.Cc, it.Bcc
 	}
-	n := len(a.Message.To) + len(a.Message.Cc) + len(a.Message.Bcc)
-	if a.marks = r.head[headMarks]; len(a.marks) != n {
+	if n := len(a.Message.To) + len(a.Message.Cc) + len(a.Message.Bcc); len(a.marks) != n {
 		a.marks = strings.Repeat(string(markPending), n)
 	}
-	for i := range n {
-		if a.marks[i] == markPending {
-			a.Offered = append(a.Offered, i)
+	a.Offered = pending(a.marks)
+	return a, nil
+}
+
+// pending gives the indexes of the recipients who are pending.
+func pending(marks string) []int {
+	var indexes []int
+	for i := range len(marks) {
+		if marks[i] == markPending {
+			indexes = append(indexes, i)
 		}
 	}
-	return a, nil
+	return indexes
 }
 
 // content gives an attempt's content: a batch's from the cache.

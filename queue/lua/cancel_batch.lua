@@ -5,7 +5,10 @@
 -- ended; letter of their kind}.
 local id, max, now = ARGV[1], tonumber(ARGV[2]), now_ms()
 local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'kind', 'sender', 'cancelled')
-if b[1] ~= 'committed' then return {-1, 0, ''} end
+if b[1] ~= 'committed' then
+  redis.call('SREM', P .. 'cancelling', id)
+  return {-1, 0, ''}
+end
 if not b[4] then
   redis.call('HSET', P .. 'b:' .. id, 'cancelled', int(now))
   redis.call('SADD', P .. 'cancelling', id)
@@ -17,8 +20,10 @@ for _, which in ipairs({':d', ':n'}) do
     local ended = 0
     for _, entry in ipairs(entries) do
       local parts = split(entry, ':')
-      local r = load(parts[1])
-      if r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[2] or '') then
+      local r, newer = load(parts[1])
+      if newer then
+        await('m:' .. entry, now + NEWER)
+      elseif r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[2] or '') then
         finish(parts[1], r, CANCELLED, now, max)
         ended = ended + 1
       end

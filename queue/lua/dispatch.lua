@@ -21,7 +21,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', int(now)
       r.head[WHEN] = ''
       store(id, r)
       local sender, batch = place(r)
-      push(r.head[KIND], sender, batch, r.head[ATTEMPTS] == '' and 'n' or 'd', entry_of(id, r))
+      push(r.head[KIND], sender, batch, r.head[ATTEMPT] == '' and 'n' or 'd', entry_of(id, r))
     end
   end
 end
@@ -65,18 +65,17 @@ for _, kind in ipairs({'a', 'r', 's'}) do
   end
 end
 
-local made = 0
 for _, key in ipairs(order) do
   local k = keys[key]
   local held = tonumber(redis.call('HGET', P .. 'k:' .. key, 'until') or 0)
   if held > now then
     look_at(held)
   else
-    local out = {}
+    local out, n = {}, 0
     local units = redis.call('HGETALL', P .. 'u:' .. key)
     for i = 1, #units, 2 do
       local u = unit_of(units[i + 1])
-      out[units[i]] = true
+      out[units[i]], n = true, n + 1
       -- A turn that was given out but has not begun will take one of what waits.
       if u[RUN] == '' then k.all, k.alerts = k.all - 1, k.alerts - 1 end
       if u[RUN] == '' and string.sub(u[TURN], 1, #ARGV[1]) == ARGV[1] then
@@ -84,13 +83,14 @@ for _, key in ipairs(order) do
       end
     end
     for unit = 0, provider.concurrency - 1 do
-      if k.all <= 0 then break end
+      -- More may be out than that, after it was lowered.
+      if k.all <= 0 or n >= provider.concurrency then break end
       if not out[tostring(unit)] then
-        local turn = ARGV[1] .. made
+        local turn = ARGV[1] .. '.' .. string.sub(redis.sha1hex(key), 1, 8) .. '.' .. unit
         redis.call('HSET', P .. 'u:' .. key, unit, table.concat({turn, '', '', int(now), '', '', ''}, '\t'))
         redis.call('SADD', P .. 'keys', key)
         for _, v in ipairs({turn, key, tostring(unit), k.alerts > 0 and 'alert' or 'mail'}) do answer[#answer + 1] = v end
-        made, k.all, k.alerts = made + 1, k.all - 1, k.alerts - 1
+        n, k.all, k.alerts = n + 1, k.all - 1, k.alerts - 1
       end
     end
   end

@@ -9,7 +9,8 @@ local function over(entry)
   if string.sub(entry, 1, 2) == 'b:' then
     return tonumber(redis.call('HGET', P .. entry, 'finished') or 0)
   end
-  local r = load(string.sub(entry, 3))
+  local r, newer = load(string.sub(entry, 3))
+  if newer then return now end
   return r and tonumber(r.head[WHEN]) or 0
 end
 
@@ -23,15 +24,16 @@ end
 
 local old = redis.call('ZRANGEBYSCORE', P .. 'failed', '-inf', int(now - tonumber(ARGV[2])), 'LIMIT', 0, STEPS)
 for _, id in ipairs(old) do
-  local r = load(id)
+  local r, newer = load(id)
   if r and r.head[STATE] == FAILED then
+    if r.head[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. r.head[BATCH], 'forgotten', 1) end
     release(id, r, now, tonumber(ARGV[3]))
     redis.call('HINCRBY', P .. 'counts', 'failed:' .. r.head[KIND], -1)
     redis.call('HINCRBY', P .. 'counts', 'class:' .. r.head[CLASS], -1)
     redis.call('UNLINK', P .. 'm:' .. id)
     answer[2] = answer[2] + 1
   end
-  redis.call('ZREM', P .. 'failed', id)
+  if not newer then redis.call('ZREM', P .. 'failed', id) end
 end
-if #old == STEPS then answer[1] = 1 end
+if #old == STEPS and answer[2] > 0 then answer[1] = 1 end
 return answer

@@ -126,7 +126,7 @@ local function call(at)
     over = 'ended'
   elseif not provider or provider.version ~= ARGV[1] then
     over = 'version'
-  elseif tonumber(unit) >= provider.concurrency then
+  elseif redis.call('HLEN', P .. 'u:' .. key) > provider.concurrency then
     over = 'shrunk'
   elseif till(key) > now then
     over = 'held'

@@ -250,6 +250,13 @@ local function count(h)
   if h[FIRST] == '' then h[FIRST] = h[BEGUN] end
 end
 
+-- decided says what becomes of a message by its marks alone: "delivered" if everybody has it, "failed" if nobody is pending
+-- and somebody refused, nil if somebody is pending.
+local function decided(marks)
+  if marks == '' or string.find(marks, 'p', 1, true) then return nil end
+  return string.find(marks, '[^d]') and 'failed' or 'delivered'
+end
+
 -- merge keeps what is known to be delivered: a recipient marked delivered in either is delivered.
 local function merge(marks, known)
   if known == '' or marks == known then return marks end
@@ -284,10 +291,15 @@ local function settle(o, now, max)
     local marks = merge(known, o.marks)
     if marks == known then return 'late' end
     h[MARKS] = marks
-    if h[STATE] ~= SENDING and not string.find(marks, '[^d]') then
+    -- While the newer attempt is under way its own outcome decides.
+    local verdict = h[STATE] ~= SENDING and decided(marks)
+    if verdict == 'delivered' then
       if h[STATE] == FAILED then unfail(o.message, r) end
       finish(o.message, r, DELIVERED, now, max)
       return 'delivered'
+    elseif verdict == 'failed' and h[STATE] == QUEUED then
+      fail(o.message, r, now)
+      return 'failed'
     end
     store(o.message, r)
     return 'late'
@@ -298,8 +310,7 @@ local function settle(o, now, max)
   if o.counted and not lost then count(h) end
   note(r, h[BEGUN] .. '\t' .. int(now - tonumber(h[BEGUN])) .. '\t' .. o.line)
   h[MARKS], h[CLASS], h[BEGUN] = merge(o.marks, h[MARKS]), o.class, ''
-  local verdict = o.verdict
-  if not string.find(h[MARKS], '[^d]') then verdict = 'delivered' end
+  local verdict = decided(h[MARKS]) or o.verdict
   if verdict == 'delivered' then
     finish(o.message, r, DELIVERED, now, max)
     return 'delivered'

@@ -2,7 +2,8 @@
 --
 -- ARGV: 1 ms of a worker's lease, 2 generation for what is queued again, 3 ms after which a turn that nobody has begun is
 -- doubtful, 4, 5, 6 what to do with an unknown outcome of alerts, reports, subscriptions ("resend" or "hold"),
--- 7 line for the history, 8 class for the record, 9 keys to look at in this step, 10 cursor ("0": from the start).
+-- 7 line for the history, 8 class for the record, 9 keys to look at in this step, 10 cursor ("0": from the start),
+-- 11 records.delivered_max.
 -- Answer: {cursor ("0": done), attempts ended, turns ended, doubtful turn, key, unit, turn, key, unit, ...}.
 local now, generation = now_ms(), ARGV[2]
 local policy = {a = ARGV[4], r = ARGV[5], s = ARGV[6]}
@@ -22,21 +23,29 @@ for _, key in ipairs(page[2]) do
     local begun = u[RUN] ~= ''
     local overdue = u[DEADLINE] ~= '' and tonumber(u[DEADLINE]) < now
     if begun and (overdue or not alive[u[WORKER]]) then
-      local r = u[MESSAGE] ~= '' and load(u[MESSAGE])
+      local r, newer
+      if u[MESSAGE] ~= '' then r, newer = load(u[MESSAGE]) end
       if r and r.head[STATE] == SENDING and r.head[ATTEMPT] == u[UATTEMPT] then
         -- Head[BEGUN] stays: should the outcome come after all, it takes the place of this one.
         count(r.head)
         r.head[CLASS] = ARGV[8]
         note(r, r.head[BEGUN] .. '\t' .. int(now - tonumber(r.head[BEGUN])) .. '\t' .. u[WORKER] .. '\t' .. ARGV[7])
-        if policy[r.head[KIND]] == 'hold' then
+        local verdict = decided(r.head[MARKS])
+        if verdict == 'delivered' then
+          -- A late outcome of an earlier attempt has said so.
+          finish(u[MESSAGE], r, DELIVERED, now, tonumber(ARGV[11]))
+        elseif verdict == 'failed' or policy[r.head[KIND]] == 'hold' then
           fail(u[MESSAGE], r, now)
         else
           again(u[MESSAGE], r, generation, now, 0)
         end
         answer[2] = answer[2] + 1
       end
-      free(key, unit)
-      answer[3] = answer[3] + 1
+      -- A record that only a newer worker can read keeps its unit until one sweeps.
+      if not newer then
+        free(key, unit)
+        answer[3] = answer[3] + 1
+      end
     elseif not begun and tonumber(u[SINCE]) + tonumber(ARGV[3]) < now then
       for _, v in ipairs({u[TURN], key, unit}) do answer[#answer + 1] = v end
     end

@@ -1,0 +1,112 @@
+package admin
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+)
+
+// Role says what a token may do. Each role may do what those below it may; the zero value may do nothing.
+type Role uint8
+
+// The roles, in order.
+const (
+	// Producer hands mail in and asks what became of it, by the ids it was given.
+	Producer Role = iota + 1
+	// Operator reads everything and cancels.
+	Operator
+	// Admin may do everything.
+	Admin
+)
+
+var roleNames = [...]string{"none", "producer", "operator", "admin"}
+
+// String gives the role's name as it stands in the configuration.
+func (r Role) String() string {
+	if int(r) < len(roleNames) {
+		return roleNames[r]
+	}
+	return roleNames[0]
+}
+
+// ParseRole is the inverse of Role.String; what is not a role is an error, and may do nothing.
+func ParseRole(name string) (Role, error) {
+	for r := Producer; r <= Admin; r++ {
+		if r.String() == name {
+			return r, nil
+		}
+	}
+	return 0, fmt.Errorf("admin: role %q: use producer, operator or admin", name)
+}
+
+// Token lets in whoever presents the string that SHA256 is the hash of.
+type Token struct {
+	// Name tells tokens apart in logs. Idempotency keys of different names are different keys.
+	Name string
+	// Role is "producer", "operator" or "admin".
+	Role string
+	// SHA256 is 64 hexadecimal digits.
+	SHA256 string
+}
+
+// caller is who presented a token.
+type caller struct {
+	name string
+	role Role
+	hash []byte
+}
+
+type keyring []caller
+
+// newKeyring leaves out a token that has faults: it opens nothing, rather than too much.
+func newKeyring(tokens []Token, log *slog.Logger) keyring {
+	var keys keyring
+	empty := sha256.Sum256(nil)
+	for _, t := range tokens {
+		role, err := ParseRole(t.Role)
+		hash, malformed := hex.DecodeString(t.SHA256)
+		if malformed != nil || len(hash) != sha256.Size || string(hash) == string(empty[:]) {
+			err = cmp.Or(err, errors.New("admin: sha256 is not the SHA-256 of a token in 64 hexadecimal digits"))
+		}
+		if err != nil {
+			log.Error("token ignored", "token", t.Name, "error", err)
+			continue
+		}
+		keys = append(keys, caller{t.Name, role, hash})
+	}
+	return keys
+}
+
+// identify finds who sent the header field Authorization (RFC 6750, section 2.1). How long it takes tells nothing about
+// the tokens.
+func (k keyring) identify(authorization string) (caller, *Problem) {
+	if len(k) == 0 {
+		return caller{}, noTokens.problem("No token is configured, and without one the API is closed. " +
+			"Make one with \"postroom token new\", add its hash to auth.tokens in postroom.yaml, and start again.")
+	}
+	scheme, secret, _ := strings.Cut(authorization, " ")
+	sum := sha256.Sum256([]byte(strings.TrimSpace(secret)))
+	var found caller
+	for _, c := range k {
+		if subtle.ConstantTimeCompare(c.hash, sum[:]) == 1 {
+			found = c
+		}
+	}
+	if !strings.EqualFold(scheme, "Bearer") || found.role == 0 {
+		return caller{}, unauthorized.problem("Send the header Authorization: Bearer TOKEN, with a token whose hash is in auth.tokens of postroom.yaml.")
+	}
+	return found, nil
+}
+
+// need refuses a caller of a lower role.
+func (c caller) need(role Role) *Problem {
+	if c.role >= role {
+		return nil
+	}
+	return forbidden.problem(fmt.Sprintf("This needs the role %s, and the token has %s: use another token.", role, c.role))
+}

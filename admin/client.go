@@ -1,0 +1,156 @@
+package admin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// Client speaks to the API of a Postroom. It retries nothing by itself, but for what net/http does on a kept connection
+// that has gone. Safe for concurrent use.
+//
+// What the API refuses is a *Problem; other errors are about the way to it. After those, and after a Problem with a status
+// from 500 on, a message may have been accepted: repeat it with the same idempotency key.
+type Client struct {
+	base  *url.URL
+	token string
+	http  *http.Client
+}
+
+// NewClient makes a client of the API at baseURL, such as "https://postroom.example.com"; it may have a path. A nil hc
+// stands for one that gives up after a minute.
+func NewClient(baseURL, token string, hc *http.Client) (*Client, error) {
+	base, err := url.Parse(baseURL)
+	switch {
+	case err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https"):
+		return nil, errors.New("admin: the URL is not of the form https://host[:port][/path]")
+	case base.User != nil || base.RawQuery != "" || base.Fragment != "":
+		return nil, errors.New("admin: the URL has more than scheme, host and path: remove the rest")
+	}
+	if hc == nil {
+		hc = &http.Client{Timeout: time.Minute}
+	}
+	return &Client{base, token, hc}, nil
+}
+
+// Send hands one message in. An idempotency key, which may be empty, makes it safe to repeat.
+func (c *Client) Send(ctx context.Context, m mail.Message, idempotencyKey string) (*Accepted, error) {
+	accepted := &Accepted{}
+	header, err := c.call(ctx, http.MethodPost, idempotencyKey, m, accepted, "messages")
+	if err != nil {
+		return nil, err
+	}
+	accepted.Replayed = header.Get("Idempotency-Replayed") == "true"
+	return accepted, nil
+}
+
+// SendBatch hands a batch in. Recipients of the answer are listed only if one was refused.
+func (c *Client) SendBatch(ctx context.Context, b mail.Batch, idempotencyKey string) (*BatchAccepted, error) {
+	accepted := &BatchAccepted{}
+	header, err := c.call(ctx, http.MethodPost, idempotencyKey, b, accepted, "batches")
+	if err != nil {
+		return nil, err
+	}
+	accepted.Replayed = header.Get("Idempotency-Replayed") == "true"
+	return accepted, nil
+}
+
+// Message tells what is known of a message.
+func (c *Client) Message(ctx context.Context, id string) (*MessageStatus, error) {
+	status := &MessageStatus{}
+	if _, err := c.call(ctx, http.MethodGet, "", nil, status, "messages", id); err != nil {
+		return nil, err
+	}
+	return status, nil
+}
+
+// Batch tells what is known of a batch.
+func (c *Client) Batch(ctx context.Context, id string) (*BatchStatus, error) {
+	status := &BatchStatus{}
+	if _, err := c.call(ctx, http.MethodGet, "", nil, status, "batches", id); err != nil {
+		return nil, err
+	}
+	return status, nil
+}
+
+// CancelMessage ends a message that is not being sent.
+func (c *Client) CancelMessage(ctx context.Context, id string) error {
+	_, err := c.call(ctx, http.MethodPost, "", nil, &Cancelled{}, "messages", id, "cancel")
+	return err
+}
+
+// CancelBatch ends every message of a batch that is not being sent.
+func (c *Client) CancelBatch(ctx context.Context, id string) error {
+	_, err := c.call(ctx, http.MethodPost, "", nil, &Cancelled{}, "batches", id, "cancel")
+	return err
+}
+
+// answerBytes bounds what is read of an answer; the list of the largest batch, all refused, is smaller.
+const answerBytes = 256 << 20
+
+// call makes one request to the path below /v1, with in as its body unless that is nil, and decodes the answer into out.
+func (c *Client) call(ctx context.Context, method, idempotencyKey string, in, out any, path ...string) (http.Header, error) {
+	var body io.Reader
+	if in != nil {
+		encoded, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("admin: encode: %w", err)
+		}
+		body = bytes.NewReader(encoded)
+	}
+	target := c.base.JoinPath("v1")
+	for _, part := range path {
+		target = target.JoinPath(url.PathEscape(part))
+	}
+	r, err := http.NewRequestWithContext(ctx, method, target.String(), body)
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	r.Header.Set("Authorization", "Bearer "+c.token)
+	if in != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if idempotencyKey != "" {
+		r.Header.Set("Idempotency-Key", idempotencyKey)
+	}
+	response, err := c.http.Do(r)
+	if err != nil {
+		return nil, fmt.Errorf("admin: %w", err)
+	}
+	defer response.Body.Close()
+	limited := json.NewDecoder(io.LimitReader(response.Body, answerBytes))
+	if response.StatusCode/100 != 2 {
+		return nil, problemFrom(response, limited)
+	}
+	if err := limited.Decode(out); err != nil {
+		return nil, fmt.Errorf("admin: answer: %w", err)
+	}
+	return response.Header, nil
+}
+
+// problemFrom reads a refusal. What stands between us and the API may have written it, in any form.
+func problemFrom(response *http.Response, body *json.Decoder) *Problem {
+	p := &Problem{}
+	mediaType, _, _ := mime.ParseMediaType(response.Header.Get("Content-Type"))
+	if mediaType != p.ContentType("") || body.Decode(p) != nil {
+		p = &Problem{}
+	}
+	p.Type = cmp.Or(p.Type, "about:blank")
+	p.Title = cmp.Or(p.Title, http.StatusText(response.StatusCode))
+	p.Status = response.StatusCode
+	if seconds, err := strconv.Atoi(response.Header.Get("Retry-After")); err == nil && seconds > 0 {
+		p.RetryAfter = time.Duration(min(seconds, int(24*time.Hour/time.Second))) * time.Second
+	}
+	return p
+}

@@ -1,0 +1,72 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue"
+)
+
+// statusClientGone is for our own counting: nobody is there any more to see it.
+const statusClientGone = 499
+
+// refused turns an error of the queue into the problem that answers the request, and logs it if it is about us.
+func (h *handler) refused(ctx context.Context, err error) error {
+	var invalid *mail.Invalid
+	switch {
+	case errors.As(err, &invalid):
+		return invalidMessage.invalid("Nothing was accepted. Correct what errors names.", invalid.Problems)
+	case errors.Is(err, queue.ErrNotFound):
+		return notFound.problem("Check the id. What has ended is forgotten after a time.")
+	case errors.Is(err, queue.ErrTooLate):
+		return tooLate.problem("The message is being sent or has ended: ask for its state.")
+	case errors.Is(err, queue.ErrIdempotencyConflict):
+		return idempotencyConflict.problem("Nothing was accepted. Use a new key for each request, and the same only to repeat one as it was.")
+	case errors.Is(err, queue.ErrFull):
+		return full.after(30*time.Second, "Nothing was accepted. Repeat the request when some mail has gone out; content.max_bytes is the bound.")
+	case errors.Is(err, queue.ErrStagingExpired):
+		return tookTooLong.after(5*time.Second, "Nothing was accepted. Repeat the request.")
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		return &Problem{Type: "about:blank", Status: statusClientGone}
+	case unreachable(err):
+		h.log.Error("the queue can't be reached", "error", err)
+		return unavailable.after(5*time.Second, "Redis does not answer. A message may have been accepted: repeat the request, with the same Idempotency-Key.")
+	}
+	h.log.Error("request failed", "error", err)
+	return internal.problem("It is logged. If it happens again, tell whoever runs Postroom.")
+}
+
+// after gives a problem that will have gone by itself.
+func (r refusal) after(wait time.Duration, detail string) *Problem {
+	p := r.problem(detail)
+	p.RetryAfter = wait
+	return p
+}
+
+// unreachable reports whether err says that Redis, or the way to it, can't serve us now; otherwise it is a fault of ours.
+func unreachable(err error) bool {
+	var network net.Error // context.DeadlineExceeded too
+	if errors.As(err, &network) {
+		return true
+	}
+	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, redis.ErrClosed, redis.ErrPoolTimeout, redis.ErrPoolExhausted} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	for _, is := range []func(error) bool{
+		redis.IsLoadingError, redis.IsReadOnlyError, redis.IsClusterDownError, redis.IsTryAgainError, redis.IsMasterDownError,
+		redis.IsMaxClientsError, redis.IsAuthError, redis.IsPermissionError, redis.IsOOMError, redis.IsNoReplicasError,
+	} {
+		if is(err) {
+			return true
+		}
+	}
+	return false
+}

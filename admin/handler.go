@@ -1,0 +1,188 @@
+// Package admin is the API of Postroom for producers, operators and administrators: its HTTP handler, with OpenAPI 3.1 and
+// problems of RFC 9457, and a client for Go programs.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue"
+)
+
+// Options say what a handler stands on. Queue is needed; the zero value of another field stands for its default.
+type Options struct {
+	Queue *queue.Queue
+	// Tokens are who may use /v1. Without any nobody may. One that has faults is logged and lets nobody in.
+	Tokens []Token
+	// MaxBodyBytes bounds a request's body; default 64 MiB. A request takes about twice that in memory.
+	MaxBodyBytes int64
+	// Gatherer is what /metrics shows; default: nothing.
+	Gatherer prometheus.Gatherer
+	// Registerer takes the handler's own metrics; default: they are not exported.
+	Registerer prometheus.Registerer
+	// Ready is asked by /readyz, beside Redis. Its error is logged; the answer only says that it was not nil.
+	Ready func(context.Context) error
+	// Version stands in the OpenAPI document.
+	Version string
+	// Logger takes a line for each request at debug, and what went wrong here at error; default: nothing is logged.
+	Logger *slog.Logger
+}
+
+// backend is what the API needs of the queue.
+type backend interface {
+	Enqueue(context.Context, mail.Message, ...queue.Option) (queue.Receipt, error)
+	EnqueueBatch(context.Context, mail.Batch, ...queue.Option) (queue.BatchReceipt, error)
+	Message(ctx context.Context, id string) (*queue.MessageStatus, error)
+	Batch(ctx context.Context, id string) (*queue.BatchStatus, error)
+	CancelMessage(ctx context.Context, id string) error
+	CancelBatch(ctx context.Context, id string) error
+	Ping(context.Context) error
+}
+
+var _ backend = (*queue.Queue)(nil)
+
+// NewHandler makes the handler of /v1, /livez, /readyz, /metrics and /openapi.json. Time-outs are the server's: set its
+// ReadHeaderTimeout and ReadTimeout.
+func NewHandler(o Options) http.Handler { return newHandler(o, o.Queue) }
+
+func newHandler(o Options, q backend) *handler {
+	if o.MaxBodyBytes == 0 {
+		o.MaxBodyBytes = 64 << 20
+	}
+	if o.Gatherer == nil {
+		o.Gatherer = prometheus.NewRegistry()
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	h := &handler{
+		queue: q, ready: o.Ready, log: o.Logger, keys: newKeyring(o.Tokens, o.Logger), limit: o.MaxBodyBytes,
+		mux: http.NewServeMux(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "postroom_http_requests_total", Help: "Requests answered, by route, method and status.",
+		}, []string{"route", "method", "code"}),
+	}
+	if o.Registerer != nil {
+		o.Registerer.MustRegister(h.requests)
+	}
+
+	h.api = humago.New(h.mux, newConfig(o.Version))
+	h.registerMessages()
+	h.registerBatches()
+	h.registerHealth()
+	h.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
+	document(h.api.OpenAPI())
+	h.serveDocument()
+	return h
+}
+
+type handler struct {
+	queue backend
+	ready func(context.Context) error
+	log   *slog.Logger
+	keys  keyring
+	limit int64
+	mux   *http.ServeMux
+	api   huma.API
+	// requests: postroom_http_requests_total{route,method,code}; route is a pattern of ours or "other", never a path that
+	// somebody sent; method is "other" unless route knows it. Alert on code 5xx.
+	requests *prometheus.CounterVec
+}
+
+// serveDocument serves the OpenAPI document, written once: huma would write it when it is first asked for, without a lock.
+func (h *handler) serveDocument() {
+	document, err := json.MarshalIndent(h.api.OpenAPI(), "", "  ")
+	if err != nil {
+		panic(err) // a fault in the code, which every test meets
+	}
+	h.mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/openapi+json")
+		_, _ = w.Write(document)
+	})
+}
+
+// ServeHTTP answers, counts and logs a request.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begun := time.Now()
+	a := newAnswer(w, r, h.limit)
+	a.Header().Set("Cache-Control", "no-store")
+	a.Header().Set("X-Content-Type-Options", "nosniff")
+	defer func() {
+		if cause := recover(); cause != nil {
+			h.recovered(a, r, cause)
+		}
+		method, route, known := strings.Cut(r.Pattern, " ")
+		if !known {
+			method, route = "other", "other"
+		}
+		h.requests.WithLabelValues(route, method, strconv.Itoa(a.code())).Inc()
+		h.log.Debug("request", "route", route, "method", method, "code", a.code(), "took", time.Since(begun))
+	}()
+
+	if _, pattern := h.mux.Handler(r); pattern == "" {
+		h.unrouted(a, r)
+		return
+	}
+	h.mux.ServeHTTP(a, r)
+}
+
+// unrouted answers what no route is for. Below /v1 that takes a token too.
+func (h *handler) unrouted(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == "/v1" || strings.HasPrefix(r.URL.Path, "/v1/") {
+		if _, p := h.keys.identify(r.Header.Get("Authorization")); p != nil {
+			writeProblem(w, p)
+			return
+		}
+	}
+	// The mux knows whether it is the path or the method, and which methods there are.
+	var verdict discarded
+	h.mux.ServeHTTP(&verdict, r)
+	if verdict.status == http.StatusMethodNotAllowed {
+		allow := verdict.Header().Get("Allow")
+		w.Header().Set("Allow", allow)
+		writeProblem(w, methodNotAllowed.problem("Use "+allow+"."))
+		return
+	}
+	writeProblem(w, noSuchEndpoint.problem("What there is stands in /openapi.json."))
+}
+
+// recovered answers after a panic. What was thrown can hold content, so that only its type and the place are logged.
+func (h *handler) recovered(a *answer, r *http.Request, cause any) {
+	if cause == http.ErrAbortHandler {
+		panic(cause)
+	}
+	if r.Context().Err() != nil && a.status != 0 {
+		return // huma panics if it can't write to a client that has gone
+	}
+	text := "withheld"
+	if err, ok := cause.(runtime.Error); ok {
+		text = err.Error()
+	}
+	h.log.Error("panic", "route", r.Pattern, "cause", text, "stack", string(debug.Stack()))
+	if a.status == 0 {
+		writeProblem(a, internal.problem("It is logged. If it happens again, tell whoever runs Postroom."))
+	}
+}
+
+// writeProblem answers with p, from outside of huma.
+func writeProblem(w http.ResponseWriter, p *Problem) {
+	for name, values := range p.GetHeaders() {
+		w.Header()[name] = values
+	}
+	w.Header().Set("Content-Type", p.ContentType(""))
+	w.WriteHeader(p.Status)
+	_ = json.NewEncoder(w).Encode(p)
+}

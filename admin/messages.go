@@ -1,0 +1,102 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue"
+)
+
+// What every request under /v1 can meet, and every request with mail in it.
+var (
+	always   = []refusal{noTokens, unauthorized, forbidden, invalidRequest, internal, unavailable}
+	withID   = append(slices.Clip(always), notFound)
+	withMail = append(slices.Clip(always), malformedJSON, incompleteBody, badIdempotencyKey, bodyTooSlow, bodyTooLarge,
+		wrongMediaType, invalidMessage, idempotencyConflict, full, tookTooLong)
+)
+
+func (h *handler) registerMessages() {
+	op := h.operation(Producer, http.MethodPost, "/v1/messages", "sendMessage", "Accept one message", withMail)
+	op.Description = "When the answer is 202 the message will be sent, whatever happens to any process. Templates are for batches: a single message goes out as it is."
+	op.DefaultStatus = http.StatusAccepted
+	op.Parameters = []*huma.Param{idempotencyKey()}
+	huma.Register(h.api, op, h.sendMessage)
+	h.takes(op.Path, reflect.TypeFor[mail.Message]())
+
+	op = h.operation(Producer, http.MethodGet, "/v1/messages/{id}", "getMessage", "What became of a message", withID)
+	op.Description = "State, recipients, attempts with the provider's replies, and why it waits."
+	huma.Register(h.api, op, h.getMessage)
+
+	op = h.operation(Operator, http.MethodPost, "/v1/messages/{id}/cancel", "cancelMessage", "Cancel a message",
+		append(slices.Clip(withID), tooLate))
+	op.Description = "Ends a message that is not being sent. Cancelling twice is fine."
+	huma.Register(h.api, op, h.cancelMessage)
+}
+
+type sendMessageInput struct{ original }
+
+type sendMessageOutput struct {
+	Replayed string `header:"Idempotency-Replayed" doc:"\"true\" if the Idempotency-Key was known, and this is the first answer."`
+	Body     Accepted
+}
+
+func (h *handler) sendMessage(ctx context.Context, in *sendMessageInput) (*sendMessageOutput, error) {
+	idempotency, err := in.idempotency(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var m mail.Message
+	if err := read(in.request, h.limit, &m); err != nil {
+		return nil, err
+	}
+	receipt, err := h.queue.Enqueue(ctx, m, idempotency)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	return &sendMessageOutput{
+		Replayed: replayed(receipt.Replayed),
+		Body:     Accepted{ID: receipt.ID, State: queue.Queued},
+	}, nil
+}
+
+// replayed gives the value of Idempotency-Replayed; huma leaves out an empty one.
+func replayed(yes bool) string {
+	if yes {
+		return "true"
+	}
+	return ""
+}
+
+type getMessageOutput struct{ Body MessageStatus }
+
+func (h *handler) getMessage(ctx context.Context, in *named) (*getMessageOutput, error) {
+	if err := in.check(); err != nil {
+		return nil, err
+	}
+	s, err := h.queue.Message(ctx, in.ID)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	return &getMessageOutput{messageStatus(s)}, nil
+}
+
+type cancelOutput struct{ Body Cancelled }
+
+func (h *handler) cancelMessage(ctx context.Context, in *named) (*cancelOutput, error) {
+	return h.cancel(ctx, in, h.queue.CancelMessage)
+}
+
+func (h *handler) cancel(ctx context.Context, in *named, cancel func(context.Context, string) error) (*cancelOutput, error) {
+	if err := in.check(); err != nil {
+		return nil, err
+	}
+	if err := cancel(ctx, in.ID); err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	return &cancelOutput{Cancelled{ID: in.ID, State: queue.Cancelled}}, nil
+}

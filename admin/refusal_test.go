@@ -1,0 +1,411 @@
+package admin
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue"
+)
+
+// smallLimit is the largest body that the tests' API takes.
+const smallLimit = 4096
+
+func TestRefusals(t *testing.T) {
+	a := serve(t, func(o *Options) { o.MaxBodyBytes = smallLimit })
+	message := func(old, new string) string { return strings.Replace(oneMessage, old, new, 1) }
+	batch := func(old, new string) string { return strings.Replace(twoRecipients, old, new, 1) }
+	const id = "01JZ3Q8Y6M2V7T4K9RBC5XWDHE"
+
+	tests := map[string]struct {
+		method, path, token string // default: POST /v1/messages (or /v1/batches for a body with recipients), producer
+		body                string
+		header              []string
+		want                refusal
+		at                  string // locations, with commas
+		reason              string // part of the first reason, or of the detail
+	}{
+		"no token":              {token: "-", body: oneMessage, want: unauthorized},
+		"a wrong token":         {token: "wrong", body: oneMessage, want: unauthorized},
+		"a token and more":      {token: producerToken + "x", body: oneMessage, want: unauthorized},
+		"an empty token":        {token: "-", header: []string{"Authorization", "Bearer "}, body: oneMessage, want: unauthorized},
+		"the hash of a token":   {token: hashOf(adminToken), body: oneMessage, want: unauthorized},
+		"another scheme":        {token: "-", header: []string{"Authorization", "Basic " + producerToken}, body: oneMessage, want: unauthorized},
+		"no scheme":             {token: "-", header: []string{"Authorization", producerToken}, body: oneMessage, want: unauthorized},
+		"token in the query":    {token: "-", path: "/v1/messages?access_token=" + producerToken, body: oneMessage, want: unauthorized},
+		"too low a role":        {path: "/v1/messages/" + id + "/cancel", want: forbidden, reason: "operator"},
+		"too low for a batch":   {path: "/v1/batches/" + id + "/cancel", want: forbidden},
+		"no such path":          {path: "/v1/mesages", want: noSuchEndpoint},
+		"no such path, no word": {token: "-", path: "/v1/mesages", want: unauthorized},
+		"outside of the API":    {method: "GET", token: "-", path: "/docs", want: noSuchEndpoint},
+		"wrong method":          {method: "DELETE", path: "/v1/messages/" + id, want: methodNotAllowed, reason: "GET, HEAD"},
+		"no such message":       {method: "GET", path: "/v1/messages/" + id, want: notFound},
+		"no such batch":         {method: "GET", path: "/v1/batches/" + id, want: notFound},
+		"no id":                 {method: "GET", path: "/v1/messages/x", want: notFound},
+		"a long id":             {method: "GET", path: "/v1/batches/" + strings.Repeat("x", 2000), want: notFound},
+		"cancel of nothing":     {token: operatorToken, path: "/v1/batches/" + id + "/cancel", want: notFound},
+		"unknown query":         {path: "/v1/batches?lisst=true", body: twoRecipients, want: invalidRequest, at: "query.lisst"},
+		"list is no boolean":    {path: "/v1/batches?list=maybe", body: twoRecipients, want: invalidRequest, at: "query.list"},
+
+		"idempotency key of non-ASCII": {header: []string{"Idempotency-Key", "schlüssel"}, body: oneMessage, want: badIdempotencyKey},
+		"a long idempotency key":       {header: []string{"Idempotency-Key", strings.Repeat("k", 256)}, body: oneMessage, want: badIdempotencyKey},
+		"two idempotency keys":         {header: []string{"Idempotency-Key", "a", "Idempotency-Key", "b"}, body: oneMessage, want: badIdempotencyKey},
+
+		"no content type":      {header: []string{"Content-Type", ""}, body: oneMessage, want: wrongMediaType},
+		"a form":               {header: []string{"Content-Type", "", "Content-Type", "application/x-www-form-urlencoded"}, body: "subject=x", want: wrongMediaType},
+		"a broken type":        {header: []string{"Content-Type", "", "Content-Type", ";;"}, body: oneMessage, want: wrongMediaType},
+		"UTF-16":               {header: []string{"Content-Type", "", "Content-Type", "application/json; charset=utf-16"}, body: oneMessage, want: wrongMediaType},
+		"compressed":           {header: []string{"Content-Encoding", "gzip"}, body: oneMessage, want: wrongMediaType},
+		"one byte too large":   {body: oneMessage + strings.Repeat(" ", smallLimit+1-len(oneMessage)), want: bodyTooLarge, reason: "4096"},
+		"far too large":        {body: oneMessage + strings.Repeat(" ", 40*smallLimit), want: bodyTooLarge},
+		"too large, no length": {body: oneMessage + strings.Repeat(" ", smallLimit), header: []string{"X-Test-Chunked", "yes"}, want: bodyTooLarge},
+		"too large, no token":  {token: "-", body: strings.Repeat(" ", 2*smallLimit), want: unauthorized},
+
+		"empty":            {header: []string{"Content-Type", "application/json"}, want: malformedJSON, reason: "empty"},
+		"blank":            {body: " \n ", want: malformedJSON, reason: "empty"},
+		"not JSON":         {body: "{\n\"kind\": 'report'}", want: malformedJSON, reason: "line 2, byte 9"},
+		"cut off":          {body: oneMessage[:60], want: malformedJSON, reason: "line 1, byte 60"},
+		"trailing garbage": {body: "{}\n x", want: malformedJSON, reason: "line 2, byte 2"},
+		"two objects":      {body: oneMessage + oneMessage, want: malformedJSON},
+		"a byte order mark": {body: "\ufeff" + oneMessage, want: malformedJSON,
+			reason: "line 1, byte 1"},
+		"deep":                {body: strings.Repeat("[", 4000), want: malformedJSON},
+		"not UTF-8":           {body: message("Numbers", "N\xfcmbers"), want: malformedJSON, reason: "UTF-8"},
+		"half a surrogate":    {body: message("Numbers", `\ud83d`), want: invalidRequest, at: "/subject"},
+		"a list":              {body: "[]", want: invalidRequest, at: ""},
+		"null":                {body: "null", want: invalidRequest, at: ""},
+		"unknown field":       {body: message(`"subject"`, `"subjekt"`), want: invalidRequest, at: "/subjekt", reason: "write subject"},
+		"wrong case":          {body: message(`"subject"`, `"Subject"`), want: invalidRequest, at: "/Subject", reason: "write subject"},
+		"camel case":          {body: message(`"subject"`, `"replyTo": [], "subject"`), want: invalidRequest, at: "/replyTo", reason: "write reply_to"},
+		"unlike any field":    {body: message(`"subject"`, `"priority": 1, "subject"`), want: invalidRequest, at: "/priority", reason: "remove it"},
+		"a name of anything":  {body: message(`"subject"`, `"a/b c": 1, "subject"`), want: invalidRequest, at: "", reason: "not known"},
+		"unknown, deep":       {body: message(`"content":`, `"data":`), want: invalidRequest, at: "/attachments/0/data"},
+		"unknown, recipient":  {body: batch(`"variables"`, `"variabels"`), want: invalidRequest, at: "/recipients/0/variabels", reason: "write variables"},
+		"twice":               {body: message(`"subject"`, `"subject": "x", "subject"`), want: invalidRequest, at: "/subject", reason: "twice"},
+		"metadata twice":      {body: message(`"run"`, `"run": "6", "run"`), want: invalidRequest, at: "/metadata/run", reason: "twice"},
+		"to is no list":       {body: message(`[{"address": "ada@example.net", "name": "Ada"}]`, `"ada@example.net"`), want: invalidRequest, at: "/to", reason: "not a list"},
+		"to has text":         {body: message(`[{"address": "ada@example.net", "name": "Ada"}]`, `["ada@example.net"]`), want: invalidRequest, at: "/to/0", reason: "not an object"},
+		"a number as subject": {body: message(`"Numbers"`, "7"), want: invalidRequest, at: "/subject", reason: "not a string"},
+		"metadata of numbers": {body: message(`"7"`, "7"), want: invalidRequest, at: "/metadata/run"},
+		"a wrong time":        {body: message(`"subject"`, `"send_at": "tomorrow", "subject"`), want: invalidRequest, at: "/send_at", reason: "RFC 3339"},
+		"wrong base64":        {body: message("aGVsbG8=", "aGVsbG8"), want: invalidRequest, at: "/attachments/0/content", reason: "base64"},
+		"base64 of the web":   {body: message("aGVsbG8=", "_-__"), want: invalidRequest, at: "/attachments/0/content", reason: "base64"},
+		"faults of shape, all at once": {body: `{"kind": 1, "to": [{"address": 2}, 3], "html": [], "x": {"y": [1, {"z": "}"}]}}`, want: invalidRequest,
+			at: "/kind,/to/0/address,/to/1,/html,/x"},
+
+		"nothing in it":     {body: "{}", want: invalidMessage, at: "/kind,/text,/to"},
+		"an unknown kind":   {body: message("report", "newsletter"), want: invalidMessage, at: "/kind"},
+		"a wrong address":   {body: message("ada@example.net", "ada at home"), want: invalidMessage, at: "/to/0/address"},
+		"two addresses":     {body: message("ada@example.net", "ada@example.net, eve@example.net"), want: invalidMessage, at: "/to/0/address"},
+		"header injection":  {body: message("Numbers", `Numbers\r\nBcc: eve@example.net`), want: invalidMessage, at: "/subject"},
+		"injection by name": {body: message(`"Ada"`, `"Ada\r\nX: y"`), want: invalidMessage, at: "/to/0/name"},
+		"injection by X-":   {body: message(`"subject"`, `"headers": {"X-Run": "1\nBcc: eve@example.net"}, "subject"`), want: invalidMessage, at: "/headers/X-Run"},
+		"a header of ours":  {body: message(`"subject"`, `"headers": {"Sender": "eve@example.net"}, "subject"`), want: invalidMessage, at: "/headers/Sender"},
+		"injection by file": {body: message("a.txt", `a.txt\"\r\nX: y`), want: invalidMessage, at: "/attachments/0/name"},
+		"a path as file":    {body: message("a.txt", "../a.txt"), want: invalidMessage, at: "/attachments/0/name"},
+		"expired":           {body: message(`"subject"`, `"expires_at": "2001-01-01T00:00:00Z", "subject"`), want: invalidMessage, at: "/expires_at"},
+		"http unsubscribe":  {body: message(`"subject"`, `"list_unsubscribe": "http://example.com/u", "subject"`), want: invalidMessage, at: "/list_unsubscribe"},
+		"faults, all at once": {body: message(`Numbers", "text": "42"`, `a\nb"`), want: invalidMessage,
+			at: "/text,/subject"},
+
+		"a batch of nobody":        {body: `{"message": {"kind": "report", "subject": "s", "text": "t"}, "recipients": []}`, want: invalidMessage, at: "/recipients"},
+		"a batch with to":          {body: batch(`"subject"`, `"to": [{"address": "ada@example.net"}], "subject"`), want: invalidMessage, at: "/message/to"},
+		"a wrong template":         {body: batch("Hello {{.name}}", "Hello {{.name"), want: invalidMessage, at: "/message/subject"},
+		"a template that loops":    {body: batch("Dear {{.name}}", "{{range .name}}x{{end}}"), want: invalidMessage, at: "/message/text"},
+		"injection into a batch":   {body: batch("Hello {{.name}}", `Hello\r\nBcc: eve@example.net`), want: invalidMessage, at: "/message/subject"},
+		"a batch's message is off": {body: batch(`"kind": "subscription"`, `"kind": true`), want: invalidRequest, at: "/message/kind"},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			path := cmp.Or(test.path, "/v1/messages")
+			if test.path == "" && strings.Contains(test.body, `"recipients"`) {
+				path = "/v1/batches"
+			}
+			token := strings.TrimPrefix(cmp.Or(test.token, producerToken), "-")
+			r := a.call(t, cmp.Or(test.method, "POST"), path, token, test.body, test.header...)
+			p := r.problem(t)
+			if p.Type != test.want.uri() || p.Status != test.want.status {
+				t.Fatalf("got %d %s, want %d %s: %s", p.Status, p.Type, test.want.status, test.want.uri(), r.body)
+			}
+			var at []string
+			text := p.Detail
+			for _, f := range p.Errors {
+				at = append(at, f.Location)
+				text += "; " + f.Reason
+			}
+			if got := strings.Join(at, ","); got != test.at {
+				t.Errorf("locations %s, want %s", got, test.at)
+			}
+			if !strings.Contains(text, test.reason) {
+				t.Errorf("%q does not say %q", text, test.reason)
+			}
+			if got := r.header.Get("WWW-Authenticate"); (got == "Bearer") != (p.Status == 401) {
+				t.Errorf("WWW-Authenticate: %q with %d", got, p.Status)
+			}
+			for _, value := range []string{"ada@example.net", "eve@example.net", "Numbers", "ada at home", "maybe", "newsletter", "tomorrow"} {
+				if strings.Contains(string(r.body), value) {
+					t.Errorf("the answer repeats %q: %s", value, r.body)
+				}
+			}
+		})
+	}
+	if n := a.open(t); n != 0 {
+		t.Errorf("%d messages were accepted from requests that were refused", n)
+	}
+	if keys := a.redis.Keys(); slices.ContainsFunc(keys, func(k string) bool { return strings.Contains(k, ":c:") || strings.Contains(k, ":m:") }) {
+		t.Errorf("refused requests left keys: %v", keys)
+	}
+}
+
+func TestNobodyGetsInWithoutAToken(t *testing.T) {
+	a := serve(t, nil)
+	paths := 0
+	for path, item := range newHandler(Options{}, a.queue).api.OpenAPI().Paths {
+		for method, op := range map[string]bool{"GET": item.Get != nil, "POST": item.Post != nil} {
+			if !op || !strings.HasPrefix(path, "/v1/") {
+				continue
+			}
+			paths++
+			if p := a.call(t, method, path, "", "").problem(t); p.Type != unauthorized.uri() {
+				t.Errorf("%s %s: %+v", method, path, p)
+			}
+		}
+	}
+	if paths != 6 {
+		t.Errorf("%d operations were tried, want 6", paths)
+	}
+}
+
+func TestWithoutTokensConfiguredTheAPIIsClosed(t *testing.T) {
+	for name, tokens := range map[string][]Token{
+		"none":         nil,
+		"no such role": {{"app", "root", hashOf(producerToken)}},
+		"the token itself where its hash belongs": {{"app", "admin", producerToken}},
+		"half a hash":                {{"app", "admin", hashOf(producerToken)[:32]}},
+		"an empty hash":              {{"app", "admin", ""}},
+		"the hash of an empty token": {{"app", "admin", hashOf("")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := serve(t, func(o *Options) { o.Tokens = tokens })
+			for _, token := range []string{"", producerToken} {
+				p := a.call(t, "POST", "/v1/messages", token, oneMessage).problem(t)
+				if p.Type != noTokens.uri() || p.Status != 401 || !strings.Contains(p.Detail, "auth.tokens") {
+					t.Errorf("%+v", p)
+				}
+			}
+			if ignored := strings.Contains(a.log.String(), "token ignored"); ignored != (tokens != nil) {
+				t.Errorf("log: %s", a.log)
+			}
+			if strings.Contains(a.log.String(), producerToken) {
+				t.Error("a token is in the log")
+			}
+		})
+	}
+}
+
+func TestEachRoleMayDoWhatThoseBelowMay(t *testing.T) {
+	a := serve(t, nil)
+	const id = "01JZ3Q8Y6M2V7T4K9RBC5XWDHE"
+	for token, may := range map[string]int{producerToken: 403, operatorToken: 404, adminToken: 404} {
+		if r := a.call(t, "POST", "/v1/messages", token, oneMessage); r.status != 202 {
+			t.Errorf("%s: enqueue: %d", token, r.status)
+		}
+		if r := a.call(t, "POST", "/v1/messages/"+id+"/cancel", token, ""); r.status != may {
+			t.Errorf("%s: cancel: %d, want %d", token, r.status, may)
+		}
+	}
+}
+
+func TestAClientSeesWhyItsLargeBodyIsRefused(t *testing.T) {
+	a := serve(t, func(o *Options) { o.MaxBodyBytes = 1 << 20 })
+	large := strings.Repeat(" ", 2<<20-100)
+	dialog := func(head string) *http.Response {
+		t.Helper()
+		conn, err := net.Dial("tcp", a.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		// A client of the simple sort: it writes all, then reads. The kernel must not take the body off its hands.
+		if err := conn.(*net.TCPConn).SetWriteBuffer(16 << 10); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(conn, head); err != nil {
+			t.Fatalf("write: %v", err)
+		}
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("no answer: %v", err)
+		}
+		t.Cleanup(func() { _ = response.Body.Close() })
+		return response
+	}
+	head := "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer " + producerToken + "\r\n"
+	length := fmt.Sprintf("Content-Length: %d\r\n", len(large))
+
+	if r := dialog(head + length + "\r\n" + large); r.StatusCode != 413 || !r.Close {
+		t.Errorf("too large: %d, close %v", r.StatusCode, r.Close)
+	}
+	chunked := fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(large), large)
+	if r := dialog(head + chunked); r.StatusCode != 413 || !r.Close {
+		t.Errorf("too large, chunked: %d, close %v", r.StatusCode, r.Close)
+	}
+	if r := dialog(strings.Replace(head, producerToken, "wrong", 1) + "Content-Length: 1000000\r\n\r\n" + large[:1_000_000]); r.StatusCode != 401 {
+		t.Errorf("wrong token: %d", r.StatusCode)
+	}
+	// Who waits for 100 Continue gets the refusal at once, and sends nothing.
+	if r := dialog(head + length + "Expect: 100-continue\r\n\r\n"); r.StatusCode != 413 || !r.Close {
+		t.Errorf("with Expect: %d, close %v", r.StatusCode, r.Close)
+	}
+}
+
+func TestHalfABodyIsNotAccepted(t *testing.T) {
+	a := serve(t, nil)
+	conn, err := net.Dial("tcp", a.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// All of the JSON is there, but more was announced.
+	fmt.Fprintf(conn, "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
+		producerToken, len(oneMessage)+1, oneMessage)
+	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != 400 || !strings.Contains(string(body), incompleteBody.uri()) || a.open(t) != 0 {
+		t.Errorf("%d %s, %d accepted", response.StatusCode, body, a.open(t))
+	}
+}
+
+// faulty is a queue in which everything goes wrong in the same way.
+type faulty struct{ fail func() error }
+
+func (f faulty) Enqueue(context.Context, mail.Message, ...queue.Option) (queue.Receipt, error) {
+	return queue.Receipt{}, f.fail()
+}
+func (f faulty) EnqueueBatch(context.Context, mail.Batch, ...queue.Option) (queue.BatchReceipt, error) {
+	return queue.BatchReceipt{}, f.fail()
+}
+func (f faulty) Message(context.Context, string) (*queue.MessageStatus, error) { return nil, f.fail() }
+func (f faulty) Batch(context.Context, string) (*queue.BatchStatus, error)     { return nil, f.fail() }
+func (f faulty) CancelMessage(context.Context, string) error                   { return f.fail() }
+func (f faulty) CancelBatch(context.Context, string) error                     { return f.fail() }
+func (f faulty) Ping(context.Context) error                                    { return f.fail() }
+
+func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
+	tests := map[string]struct {
+		fail       func() error
+		want       refusal
+		retryAfter string
+	}{
+		"full":           {func() error { return queue.ErrFull }, full, "30"},
+		"staging":        {func() error { return queue.ErrStagingExpired }, tookTooLong, "5"},
+		"conflict":       {func() error { return queue.ErrIdempotencyConflict }, idempotencyConflict, ""},
+		"not found":      {func() error { return queue.ErrNotFound }, notFound, ""},
+		"too late":       {func() error { return queue.ErrTooLate }, tooLate, ""},
+		"invalid":        {func() error { return &mail.Invalid{Problems: []mail.Problem{{Field: "/to", Reason: "is off"}}} }, invalidMessage, ""},
+		"refused dial":   {func() error { return &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED} }, unavailable, "5"},
+		"cut":            {func() error { return io.EOF }, unavailable, "5"},
+		"deadline":       {func() error { return context.DeadlineExceeded }, unavailable, "5"},
+		"pool":           {func() error { return redis.ErrPoolTimeout }, unavailable, "5"},
+		"closed":         {func() error { return redis.ErrClosed }, unavailable, "5"},
+		"another fault":  {func() error { return errors.New("queue: record: no payload line") }, internal, ""},
+		"panic":          {func() error { panic("ada@example.net") }, internal, ""},
+		"panic of Go":    {func() error { return []error{}[len(testTokens())] }, internal, ""},
+		"panic of error": {func() error { panic(errors.New("ada@example.net")) }, internal, ""},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			log := &logbook{}
+			fail := func() error {
+				if err := test.fail(); errors.As(err, new(*mail.Invalid)) {
+					return err
+				} else {
+					return fmt.Errorf("queue: step: %w", err)
+				}
+			}
+			server := httptest.NewServer(newHandler(Options{Tokens: testTokens(), Logger: log.logger()}, faulty{fail}))
+			defer server.Close()
+			a := &api{Server: server}
+			const id = "/01JZ3Q8Y6M2V7T4K9RBC5XWDHE"
+			for _, r := range []reply{
+				a.call(t, "POST", "/v1/messages", adminToken, oneMessage),
+				a.call(t, "POST", "/v1/batches", adminToken, twoRecipients),
+				a.call(t, "GET", "/v1/messages"+id, adminToken, ""),
+				a.call(t, "GET", "/v1/batches"+id, adminToken, ""),
+				a.call(t, "POST", "/v1/messages"+id+"/cancel", adminToken, ""),
+				a.call(t, "POST", "/v1/batches"+id+"/cancel", adminToken, ""),
+			} {
+				if p := r.problem(t); p.Type != test.want.uri() || r.header.Get("Retry-After") != test.retryAfter {
+					t.Errorf("%d %s, Retry-After %q", p.Status, p.Type, r.header.Get("Retry-After"))
+				}
+			}
+			if logged := strings.Contains(log.String(), `"level":"ERROR"`); logged != (test.want == internal || test.want == unavailable) {
+				t.Errorf("log: %s", log)
+			}
+			if strings.Contains(log.String(), "ada@example.net") {
+				t.Errorf("the log has what was thrown: %s", log)
+			}
+		})
+	}
+}
+
+func TestARedisThatIsAwayIs503(t *testing.T) {
+	a := serve(t, nil)
+	a.redis.Close()
+	p := a.call(t, "POST", "/v1/messages", producerToken, oneMessage)
+	if got := p.problem(t); got.Type != unavailable.uri() || p.header.Get("Retry-After") != "5" {
+		t.Errorf("%+v", got)
+	}
+	a2 := serve(t, nil)
+	a2.redis.SetError("LOADING Redis is loading the dataset in memory")
+	if got := a2.call(t, "GET", "/v1/messages/01JZ3Q8Y6M2V7T4K9RBC5XWDHE", producerToken, "").problem(t); got.Type != unavailable.uri() {
+		t.Errorf("loading: %+v", got)
+	}
+}
+
+func TestNothingPrivateIsLogged(t *testing.T) {
+	a := serve(t, func(o *Options) { o.MaxBodyBytes = smallLimit })
+	private := []string{"ada@", "bob@", "Numbers", "Dear", "a.txt", "aGVsbG8", "hello", "run\":\"7", "secret", "key-of-mine", hashOf(producerToken)}
+	for _, token := range []string{producerToken, "wrong-secret"} {
+		for _, body := range []string{oneMessage, twoRecipients, oneMessage[:80], oneMessage + strings.Repeat(" ", smallLimit),
+			strings.ReplaceAll(oneMessage, "example.net", ""), strings.Replace(oneMessage, "subject", "Numbers", 1)} {
+			for _, path := range []string{"/v1/messages", "/v1/batches", "/v1/batches?list=secret", "/v1/secret"} {
+				a.call(t, "POST", path, token, body, "Idempotency-Key", "key-of-mine")
+			}
+		}
+	}
+	var accepted Accepted
+	a.call(t, "POST", "/v1/messages", producerToken, oneMessage).decode(t, &accepted)
+	a.call(t, "GET", "/v1/messages/"+accepted.ID, producerToken, "")
+	a.redis.Close()
+	a.call(t, "POST", "/v1/messages", producerToken, oneMessage)
+	log := a.log.String()
+	if !strings.Contains(log, `"code":202`) || !strings.Contains(log, "can't be reached") {
+		t.Fatalf("the log is too short to prove anything: %s", log)
+	}
+	for _, p := range private {
+		if strings.Contains(log, p) {
+			t.Errorf("the log has %q", p)
+		}
+	}
+}

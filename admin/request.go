@@ -1,0 +1,76 @@
+package admin
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/postroom/postroom/queue"
+)
+
+// callerKey is where a request's context has whose token it came with.
+type callerKey struct{}
+
+// role lets only callers of this role, or of one above it, pass.
+func (h *handler) role(least Role) huma.Middlewares {
+	return huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
+		who, p := h.keys.identify(ctx.Header("Authorization"))
+		if p == nil {
+			p = who.need(least)
+		}
+		if p != nil {
+			_, w := humago.Unwrap(ctx)
+			writeProblem(w, p)
+			return
+		}
+		next(huma.WithValue(ctx, callerKey{}, who))
+	}}
+}
+
+// original is what an input embeds to have the request itself. Bodies are not left to huma, which would hold them twice, as
+// bytes and as values, and repeat parts of them in its answers.
+type original struct{ request *http.Request }
+
+// Resolve implements huma.Resolver.
+func (o *original) Resolve(ctx huma.Context) []error {
+	o.request, _ = humago.Unwrap(ctx)
+	return nil
+}
+
+// maxIdempotencyKey is in bytes.
+const maxIdempotencyKey = 255
+
+// idempotency makes an option for the queue of the request's Idempotency-Key.
+func (o *original) idempotency(ctx context.Context) (queue.Option, error) {
+	const detail = "Send it once, with 1 to 255 printable ASCII characters."
+	key, all := "", o.request.Header.Values("Idempotency-Key")
+	switch {
+	case len(all) > 1:
+		return nil, badIdempotencyKey.problem(detail)
+	case len(all) == 1:
+		key = all[0]
+		if key == "" || len(key) > maxIdempotencyKey || strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' }) {
+			return nil, badIdempotencyKey.problem(detail)
+		}
+	}
+	who, _ := ctx.Value(callerKey{}).(caller)
+	return queue.Idempotency(who.name, key), nil
+}
+
+// named is the input of what is about one message or batch.
+type named struct {
+	ID string `path:"id" doc:"The id that was given when it was accepted." example:"01JZ3Q8Y6M2V7T4K9RBC5XWDHE"`
+}
+
+// idLength is that of a ULID. What has another length is no id, and not worth to ask Redis for.
+const idLength = 26
+
+func (n named) check() error {
+	if len(n.ID) != idLength {
+		return notFound.problem("An id has 26 letters and digits.")
+	}
+	return nil
+}

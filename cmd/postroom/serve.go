@@ -1,0 +1,298 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+	"github.com/spf13/cobra"
+
+	"github.com/postroom/postroom/admin"
+	"github.com/postroom/postroom/config"
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
+	"github.com/postroom/postroom/provider/smtp"
+	"github.com/postroom/postroom/queue"
+	"github.com/postroom/postroom/worker"
+)
+
+func newServeCommand() *cobra.Command {
+	var path string
+	var roles []string
+	var checkOnly bool
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the API, the workers, or both",
+		Long: `Run the API, the workers, or both, until SIGTERM or Ctrl-C.
+
+It needs Redis 7 or later. Any number of processes, on any number of machines, may share one Redis: they share the work.
+On SIGTERM, attempts that have not reached their point of no return are handed back; the others are awaited for
+worker.shutdown_timeout.`,
+		Example: `  postroom serve --config postroom.yaml
+  postroom serve --config postroom.yaml --check-config
+  POSTROOM_REDIS_URL=redis://redis:6379/0 postroom serve --roles api`,
+		Args: arguments(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, role := range roles {
+				if role != "api" && role != "worker" {
+					return usage("--roles: %q is neither api nor worker", role)
+				}
+			}
+			cfg, err := config.Load(path, os.Environ())
+			if err != nil {
+				return err
+			}
+			if checkOnly {
+				return cfg.Print(cmd.OutOrStdout())
+			}
+			log := newLogger(cfg.Log, os.Stderr)
+			client, err := cfg.Redis.Client()
+			if err != nil {
+				return fmt.Errorf("redis.url: %w", err)
+			}
+			defer func() { _ = client.Close() }()
+			s, err := newServer(cmd.Context(), serverOptions{config: cfg, redis: enlarge(client, cfg), log: log,
+				api: slices.Contains(roles, "api"), worker: slices.Contains(roles, "worker")})
+			if err != nil {
+				return err
+			}
+			return s.run(cmd.Context())
+		},
+	}
+	c.Flags().StringVar(&path, "config", "", "configuration file (YAML); without it, defaults and POSTROOM_... in the environment")
+	c.Flags().StringSliceVar(&roles, "roles", []string{"api", "worker"}, "what this process does: api, worker, or both")
+	c.Flags().BoolVar(&checkOnly, "check-config", false, "check the configuration, print it without its secrets, and exit")
+	return c
+}
+
+// enlarge gives a client with a connection for each turn, whatever the number of cores.
+func enlarge(client *redis.Client, cfg *config.Config) *redis.Client {
+	o := *client.Options()
+	o.PoolSize = max(o.PoolSize, cfg.Worker.Concurrency+cfg.Worker.AlertConcurrency+16)
+	// Notices of a hosted Redis's maintenance are of no use to us, and their handlers can't be shared between clients.
+	o.PushNotificationProcessor = nil
+	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return redis.NewClient(&o)
+}
+
+func newLogger(c config.Log, out *os.File) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
+	o := &slog.HandlerOptions{Level: level}
+	if c.Format == "json" {
+		return slog.New(slog.NewJSONHandler(out, o))
+	}
+	return slog.New(slog.NewTextHandler(out, o))
+}
+
+type serverOptions struct {
+	config      *config.Config
+	redis       *redis.Client
+	log         *slog.Logger
+	api, worker bool
+}
+
+// server is one process: the API, the workers, or both.
+type server struct {
+	serverOptions
+	queue    *queue.Queue
+	sender   provider.Sender // nil: this process sends nothing
+	consumer *queue.Consumer
+	registry *prometheus.Registry
+	listener net.Listener
+	http     *http.Server
+}
+
+// startPatience is how long a start waits for Redis.
+const startPatience = 30 * time.Second
+
+func newServer(ctx context.Context, o serverOptions) (*server, error) {
+	s := &server{serverOptions: o, registry: prometheus.NewRegistry()}
+	cfg := o.config
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	var err error
+	for deadline := time.Now().Add(startPatience); ; {
+		s.queue, err = queue.Open(ctx, queue.Options{
+			Client: o.redis, Namespace: cfg.Redis.Namespace, Logger: o.log, Registerer: s.registry,
+			Limits: mail.Limits{MaxRecipients: cfg.Accept.RecipientsPerMessage, MaxBytes: cfg.Accept.MessageBytes,
+				MaxBatch: cfg.Accept.RecipientsPerBatch},
+			ContentMaxBytes: cfg.Content.MaxBytes, DeliveredMax: cfg.Records.DeliveredMax,
+			DeliveredFor: cfg.Records.DeliveredFor, FailedFor: cfg.Records.FailedFor,
+		})
+		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
+			break
+		}
+		o.log.Warn("Redis does not answer yet; waiting for it", "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w (is redis.url right, and Redis running?)", err)
+	}
+	s.registry.MustRegister(s.queue.Collector())
+	if o.worker {
+		if err := s.prepareWorker(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.prepareHTTP(); err != nil {
+		return nil, errors.Join(err, s.closeSender())
+	}
+	s.describe()
+	return s, nil
+}
+
+// prepareWorker makes the configured provider the active one.
+func (s *server) prepareWorker(ctx context.Context) error {
+	cfg, settings := s.config, s.config.Provider
+	if settings == nil || settings.Kind == provider.KindNone {
+		s.log.Warn("no provider is configured: mail is accepted and waits")
+		if settings == nil {
+			return nil
+		}
+		return s.queue.ClearProvider(ctx)
+	}
+	// The deadline of an attempt, seen from outside, comes after every time-out within it.
+	timeouts := smtp.Timeouts{}
+	if spare := timeouts.Longest() - cfg.Worker.AttemptTimeout; spare >= 0 {
+		timeouts.Attempt = max(cfg.Worker.AttemptTimeout-finalTimeout-time.Minute, time.Minute)
+	}
+	sender, err := smtp.New(*settings, smtp.Options{Logger: s.log, Timeouts: timeouts})
+	if err != nil {
+		return fmt.Errorf("provider: %w", err)
+	}
+	s.sender = sender
+	salt, err := s.queue.ProviderSalt(ctx)
+	if err != nil {
+		return err
+	}
+	fingerprint, err := settings.Fingerprint(salt)
+	if err != nil {
+		return err
+	}
+	version, err := s.queue.SetProvider(ctx, queue.ActiveProvider{
+		Kind: string(settings.Kind), Keying: queue.ByAccount, Account: settings.Account(),
+		Sender: strings.ToLower(settings.Sender.Address), Concurrency: settings.Limits.Concurrency,
+	}, salt, fingerprint)
+	if err != nil {
+		return err
+	}
+	schedules := make(map[mail.Kind]worker.Schedule)
+	unknown := make(map[mail.Kind]queue.UnknownPolicy)
+	for _, k := range mail.Kinds() {
+		kind := cfg.Kinds.Of(k)
+		schedules[k] = worker.Schedule{Delays: kind.Delays, GiveUp: kind.GiveUp, Jitter: cfg.Retry.Jitter}
+		unknown[k] = queue.UnknownPolicy(kind.OnUnknown)
+	}
+	w := worker.New(worker.Options{Sender: sender, Provider: string(settings.Kind), From: settings.Sender,
+		Schedules: schedules, OnUnknown: unknown, Logger: s.log, Registerer: s.registry})
+	s.consumer = s.queue.NewConsumer(queue.ConsumerOptions{
+		Handle: w.HandleTurn, ProviderVersion: version, Concurrency: cfg.Worker.Concurrency,
+		AlertConcurrency: cfg.Worker.AlertConcurrency, AttemptTimeout: cfg.Worker.AttemptTimeout,
+		Grace: cfg.Worker.ShutdownTimeout, OnUnknown: unknown, CacheBytes: int(cfg.Worker.ContentCacheBytes),
+		Weights: map[mail.Kind]int{mail.Report: cfg.Kinds.Report.Weight, mail.Subscription: cfg.Kinds.Subscription.Weight},
+	})
+	return nil
+}
+
+// finalTimeout is how long the reply to the final dot is awaited (RFC 5321, section 4.5.3.2.6).
+const finalTimeout = 10 * time.Minute
+
+// prepareHTTP opens the listener: the whole API, or for a process that only works /livez, /readyz and /metrics.
+func (s *server) prepareHTTP() error {
+	cfg := s.config
+	o := admin.Options{Queue: s.queue, MaxBodyBytes: cfg.HTTP.MaxBodyBytes, Gatherer: s.registry, Registerer: s.registry,
+		Version: version(), Logger: s.log}
+	if s.api {
+		for _, t := range cfg.Auth.Tokens {
+			o.Tokens = append(o.Tokens, admin.Token{Name: t.Name, Role: t.Role, SHA256: t.SHA256})
+		}
+		if len(o.Tokens) == 0 {
+			s.log.Warn("auth.tokens is empty: the API refuses everybody; postroom token new makes a token")
+		}
+	}
+	s.http = &http.Server{Handler: admin.NewHandler(o), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute,
+		WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
+	var err error
+	s.listener, err = net.Listen("tcp", cfg.HTTP.Listen)
+	if err != nil {
+		return fmt.Errorf("http.listen: %w", err)
+	}
+	return nil
+}
+
+// describe registers what is constant about this process.
+func (s *server) describe() {
+	constant := func(name, help, label, value string) {
+		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help,
+			ConstLabels: prometheus.Labels{label: value}}, func() float64 { return 1 }))
+	}
+	constant("postroom_build_info", "The version of this process; always 1.", "version", version())
+	kind := provider.KindNone
+	if s.config.Provider != nil {
+		kind = s.config.Provider.Kind
+	}
+	constant("postroom_provider_info", "The kind of provider this process sends with; always 1.", "kind", string(kind))
+}
+
+func (s *server) closeSender() error {
+	if s.sender == nil {
+		return nil
+	}
+	return s.sender.Close()
+}
+
+// run serves until ctx ends. The workers stop first, the API and the metrics last.
+func (s *server) run(ctx context.Context) error {
+	s.log.Info("postroom is running", "version", version(), "listen", s.listener.Addr().String(), "api", s.api, "worker", s.consumer != nil)
+	failed := make(chan error, 2)
+	go func() {
+		if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+			failed <- fmt.Errorf("http: %w", err)
+		}
+	}()
+	working, stopWork := context.WithCancel(ctx)
+	defer stopWork()
+	worked := make(chan error, 1)
+	go func() {
+		if s.consumer == nil {
+			<-working.Done()
+			worked <- nil
+			return
+		}
+		worked <- s.consumer.Run(working)
+	}()
+	var result error
+	stopped := false
+	select {
+	case <-ctx.Done():
+	case result = <-failed:
+	case result = <-worked:
+		stopped = true
+	}
+	s.log.Info("postroom is stopping")
+	stopWork()
+	if !stopped {
+		result = errors.Join(result, <-worked)
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := s.http.Shutdown(last); err != nil {
+		result = errors.Join(result, s.http.Close())
+	}
+	return errors.Join(result, s.closeSender())
+}

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/postroom/postroom/admin"
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue"
+)
+
+var begun = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func failedMessage() admin.MessageStatus {
+	return admin.MessageStatus{
+		ID: "ID1", BatchID: "B1", Kind: mail.Report, State: queue.Failed, Accepted: begun, Finished: begun.Add(time.Hour), Counted: 2,
+		Recipients: []admin.RecipientStatus{{Address: "ada@x.example", State: "delivered"}, {Address: "bob@x.example", State: "refused"}},
+		Metadata:   map[string]string{"run": "17"},
+		Attempts: []admin.Attempt{
+			{Begun: begun, Seconds: 1.25, Worker: "w1", Outcomes: []admin.Outcome{{Class: "temporary", Scope: "provider", Step: "dial", Reply: "no route"}}},
+			{Begun: begun.Add(time.Minute), Seconds: 0.5, Worker: "w2", Outcomes: []admin.Outcome{
+				{Recipients: []int{0}, Class: "delivered", Reply: "250 2.0.0 OK \u009b2J"},
+				{Recipients: []int{1}, Class: "permanent", Step: "rcpt", Code: 550, Enhanced: "5.1.1", Reply: "no such user"},
+			}},
+		},
+	}
+}
+
+func TestMessageShow(t *testing.T) {
+	t.Setenv("TZ", "UTC")
+	startFake(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet || r.URL.Path != "/v1/messages/ID1" {
+			t.Errorf("%s %s", r.Method, r.URL)
+		}
+		_ = printJSON(w, failedMessage())
+	})
+	r := postroom(t, "", "message", "show", "ID1")
+	r.want(t, 0,
+		"state     failed: at least one recipient will not get it",
+		"batch     B1", "metadata  run=17",
+		"ada@x.example  delivered", "bob@x.example  refused",
+		"2 counted towards giving up",
+		"1.25s, worker w1\n  temporary: it can be tried again later\n    dial: no route\n",
+		"500ms, worker w2\n  delivered: the provider took responsibility\n    for ada@x.example\n    reply: 250 2.0.0 OK  2J\n",
+		"  permanent: it will never be accepted\n    for bob@x.example\n    rcpt: 550 5.1.1 no such user\n")
+	if r.stderr != "" {
+		t.Errorf("stderr has %q", r.stderr)
+	}
+	r = postroom(t, "", "message", "show", "ID1", "--output", "json")
+	var m admin.MessageStatus
+	if err := json.Unmarshal([]byte(r.stdout), &m); err != nil || m.Attempts[1].Outcomes[1].Code != 550 {
+		t.Errorf("got %q, %v", r.stdout, err)
+	}
+}
+
+func TestMessageShowOfTheRealAPI(t *testing.T) {
+	q := startAPI(t, nil)
+	receipt, err := q.Enqueue(t.Context(), mail.Message{Kind: mail.Alert, To: []mail.Address{{Address: "ada@x.example"}}, Text: "x",
+		SendAt: time.Now().Add(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	postroom(t, "", "message", "show", receipt.ID).want(t, 0, "queued: it waits", "why it waits", "ada@x.example  pending", "No attempt has ended yet.")
+	postroom(t, "", "message", "cancel", receipt.ID).want(t, 0, receipt.ID, "cancelled")
+	postroom(t, "", "message", "cancel", receipt.ID, "--output", "json").want(t, 0, `{"id":"`+receipt.ID+`","state":"cancelled"}`)
+	postroom(t, "", "message", "show", receipt.ID).want(t, 0, "cancelled: ended by request")
+	postroom(t, "", "message", "show", strings.Repeat("0", 26)).want(t, exitFault, "There is no such message or batch (404)")
+}
+
+func TestBatchShowAndCancel(t *testing.T) {
+	q := startAPI(t, nil)
+	receipt, err := q.EnqueueBatch(t.Context(), mail.Batch{Message: mail.Message{Kind: mail.Report, Text: "x", Metadata: map[string]string{"run": "17"}},
+		Recipients: []mail.Recipient{{To: []mail.Address{{Address: "a@x.example"}}}, {To: []mail.Address{{Address: "b@x.example"}}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	postroom(t, "", "batch", "show", receipt.ID).want(t, 0, "0.0 % of 2 messages", "open       2", "delivered  0", "run=17")
+	postroom(t, "", "batch", "cancel", receipt.ID).want(t, 0, "BATCH", receipt.ID, "cancelled")
+	r := postroom(t, "", "batch", "show", receipt.ID, "--output", "json")
+	var b admin.BatchStatus
+	if err := json.Unmarshal([]byte(r.stdout), &b); err != nil || !b.Cancelled || b.Counts.Cancelled != 2 {
+		t.Errorf("got %q, %v", r.stdout, err)
+	}
+	postroom(t, "", "batch", "show", receipt.ID).want(t, 0, "100.0 % of 2 messages", "what is still open")
+	postroom(t, "", "batch", "cancel", strings.Repeat("0", 26)).want(t, exitFault, "(404)")
+}
+
+func TestForgottenRecipientsAreNumbered(t *testing.T) {
+	m := failedMessage()
+	for i := range m.Recipients {
+		m.Recipients[i].Address = ""
+	}
+	startFake(t, func(w http.ResponseWriter, _ *http.Request) { _ = printJSON(w, m) })
+	postroom(t, "", "message", "show", "ID1").want(t, 0, "recipient 1  delivered", "    for recipient 2\n")
+}
+
+func TestOutcomeReply(t *testing.T) {
+	for _, test := range []struct {
+		in   admin.Outcome
+		want string
+	}{
+		{admin.Outcome{}, ""},
+		{admin.Outcome{Step: "dial"}, "dial"},
+		{admin.Outcome{Step: "data", Code: 451, Reply: "451 4.3.0 later", Enhanced: "4.3.0"}, "data: 451 4.3.0 later"},
+		{admin.Outcome{Step: "data", Code: 451, Enhanced: "4.3.0", Reply: "later"}, "data: 451 4.3.0 later"},
+		{admin.Outcome{Code: 250}, "reply: 250"},
+	} {
+		if got := outcomeReply(test.in); got != test.want {
+			t.Errorf("%+v: got %q, want %q", test.in, got, test.want)
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"fmt"
+	"regexp"
+	"slices"
+
+	"github.com/spf13/cobra"
+)
+
+// secretBytes is the length of what is made here: nobody can guess 256 bits, so that a plain hash of a token suffices.
+const secretBytes = 32
+
+func newTokenCommand() *cobra.Command {
+	return group(&cobra.Command{Use: "token", Short: "Make tokens for the API"}, newTokenNewCommand())
+}
+
+// tokenNames are the names that the server's configuration takes.
+var tokenNames = regexp.MustCompile(`^[A-Za-z0-9._@-]{1,64}$`)
+
+func newTokenNewCommand() *cobra.Command {
+	var name, role string
+	roles := []string{"producer", "operator", "admin"}
+	c := &cobra.Command{
+		Use:   "new",
+		Short: "Make a token for the API",
+		Long: `Make a token for the API.
+
+The token goes to stdout, this once: the server keeps its hash only. What the server's configuration needs goes to stderr.
+A producer hands mail in and asks what became of it; an operator also reads everything, requeues and pauses; an admin also
+changes the provider.`,
+		Example: `  postroom token new --role producer --name reports > reports.token
+  POSTROOM_TOKEN_FILE=reports.token postroom send --kind report --to ada@example.com --subject Figures --text @figures.txt`,
+		Args: arguments(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if !slices.Contains(roles, role) {
+				return usage("--role: %q is not one of producer, operator and admin", role)
+			}
+			if !tokenNames.MatchString(name) {
+				return usage("--name: write 1 to 64 letters, digits, or . _ @ -")
+			}
+			token := "pr_" + base64.RawURLEncoding.EncodeToString(random())
+			sum := sha256.Sum256([]byte(token))
+			if _, err := fmt.Fprintln(c.OutOrStdout(), token); err != nil {
+				return err
+			}
+			fmt.Fprintf(c.ErrOrStderr(), "This is the only time that the token is shown. Add to the server's postroom.yaml:\n\n"+
+				"auth:\n  tokens:\n    - name: %s\n      role: %s\n      sha256: %s\n", quotedName(name), role, hex.EncodeToString(sum[:]))
+			return nil
+		},
+	}
+	c.Flags().StringVar(&role, "role", "producer", "what the token allows: producer, operator or admin")
+	c.Flags().StringVar(&name, "name", "producer-1", "what the audit calls its bearer")
+	completeWith(c, "role", roles...)
+	return c
+}
+
+// quotedName keeps YAML from taking a name for a number, a boolean or worse.
+func quotedName(name string) string { return `"` + name + `"` }
+
+func newKeyCommand() *cobra.Command {
+	return group(&cobra.Command{Use: "key", Short: "Make keys that seal credentials"}, &cobra.Command{
+		Use:   "new",
+		Short: "Make a key that seals the provider's credentials",
+		Long: `Make a key that seals the provider's credentials at rest: 32 random bytes in base64, for secrets.keys.
+
+Whoever has the key and the Redis can read the credentials; without the key nobody can, so keep a copy of it.`,
+		Example: `  (umask 077; postroom key new > postroom.key)
+  POSTROOM_SECRETS_KEYS_FILE=postroom.key postroom serve --config postroom.yaml`,
+		Args: arguments(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(c.OutOrStdout(), base64.StdEncoding.EncodeToString(random()))
+			return err
+		},
+	})
+}
+
+func random() []byte {
+	secret := make([]byte, secretBytes)
+	_, _ = rand.Read(secret) // it never fails: it would end the process
+	return secret
+}
+
+// completeWith tells the shell what the flag can be.
+func completeWith(c *cobra.Command, flag string, values ...string) {
+	if err := c.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // there is no such flag: the code above is wrong
+	}
+}
