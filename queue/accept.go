@@ -36,7 +36,7 @@ type Receipt struct {
 
 // BatchReceipt says what became of a batch that was handed in.
 type BatchReceipt struct {
-	// ID is the batch's id, for Batch and CancelBatch.
+	// ID is the batch's id, for Batch and CancelBatch; empty if every recipient was refused, as there is no batch then.
 	ID string
 	// Replayed says that the idempotency key was known: ID is of the batch that was accepted then.
 	Replayed bool
@@ -126,8 +126,7 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 }
 
 // EnqueueBatch accepts one message for many recipients. Recipients with faults get nothing and are reported; the others'
-// messages will be sent, all or none of them, as with Enqueue. If the message itself has faults, or every recipient has,
-// the error is a *mail.Invalid.
+// messages will be sent, all or none of them, as with Enqueue. If the message itself has faults the error is a *mail.Invalid.
 func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Option) (BatchReceipt, error) {
 	var a accepting
 	for _, o := range options {
@@ -143,6 +142,9 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 		return BatchReceipt{}, err
 	}
 	n := len(b.Recipients) - len(refused)
+	if n == 0 {
+		return BatchReceipt{Refused: refused, IDs: make([]string, len(b.Recipients))}, nil
+	}
 	id := ulid.Make()
 	receipt := BatchReceipt{ID: id.String(), Accepted: n, Refused: refused}
 	if a.idempotency != "" {

@@ -66,7 +66,12 @@ func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
 	}
 	for i := 1; i+3 < len(values); i += 4 {
 		t := &Turn{id: text(values[i]), key: text(values[i+1]), unit: text(values[i+2])}
-		if err := c.hand(ctx, t, text(values[i+3]) == "alert"); err != nil {
+		alert := text(values[i+3]) == "alert"
+		if alert && c.runHere(t) {
+			continue // nothing is faster than whoever is awake
+		}
+		if err := c.hand(ctx, t, alert); err != nil {
+			// As when Redis has reached its maxmemory: mail that goes out is what makes room again.
 			if c.runHere(t) {
 				continue
 			}
@@ -82,8 +87,7 @@ func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
 	return wait, nil
 }
 
-// runHere works off a turn that asynq did not take, as when Redis has reached its maxmemory: mail that goes out is what
-// makes room again. It reports whether this process has a hand free for it.
+// runHere works off a turn in this process, without asynq. It reports whether there is a hand free for it.
 func (c *Consumer) runHere(t *Turn) bool {
 	select {
 	case c.here <- struct{}{}:

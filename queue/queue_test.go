@@ -272,3 +272,17 @@ func TestContentIsBounded(t *testing.T) {
 		}
 	})
 }
+
+func TestBatchOfWhichEverybodyIsRefusedLeavesNothing(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, q *Queue) {
+		b := batch(mail.Report, 2)
+		b.Recipients[0].To[0].Address, b.Recipients[1].Variables = "nobody", nil
+		receipt, err := q.EnqueueBatch(t.Context(), b, Idempotency("", "k"))
+		if err != nil || receipt.ID != "" || receipt.Accepted != 0 || len(receipt.Refused) != 2 {
+			t.Errorf("%+v, %v; want two refused and no batch", receipt, err)
+		}
+		if keys, err := q.redis.Keys(t.Context(), q.key("*")).Result(); err != nil || len(keys) != 0 {
+			t.Errorf("left: %v, %v", keys, err)
+		}
+	})
+}
