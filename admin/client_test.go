@@ -71,7 +71,7 @@ func TestClientGivesProblems(t *testing.T) {
 	if text := err.Error(); !strings.Contains(text, "/to/0/address is not an address") || strings.Contains(text, "ada,") {
 		t.Errorf("%q", text)
 	}
-	for id, want := range map[string]refusal{"01JZ3Q8Y6M2V7T4K9RBC5XWDHE": notFound, "a/../b?c#d": notFound, "..": noSuchEndpoint} {
+	for id, want := range map[string]refusal{"01JZ3Q8Y6M2V7T4K9RBC5XWDHE": notFound, "a/b?c#d": notFound, "..": noSuchEndpoint} {
 		if _, err := c.Message(t.Context(), id); !errors.As(err, &p) || p.Type != want.uri() {
 			t.Errorf("%q: %v", id, err)
 		}

@@ -48,7 +48,7 @@ func decode(body []byte, v any, most int) error {
 	return p
 }
 
-// malformed says where a body stops to be JSON. It does not quote it.
+// malformed says where a body stops being JSON. It does not quote it.
 func malformed(body []byte) error {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return malformedJSON.problem("It is empty: send a JSON object.")

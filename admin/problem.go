@@ -24,7 +24,7 @@ type Problem struct {
 	Detail string `json:"detail,omitempty"`
 	// Errors has each fault of the request.
 	Errors []Fault `json:"errors,omitempty"`
-	// RetryAfter is when it is worth to try again (the header Retry-After); 0 if nobody said.
+	// RetryAfter is when trying again is worth while (the header Retry-After); 0 if nobody said.
 	RetryAfter time.Duration `json:"-"`
 }
 
@@ -128,12 +128,18 @@ var (
 	tookTooLong         = refusal{"took-too-long", 503, "Accepting took too long"}
 )
 
+// mostInvalid bounds the answer to a message in which everything is wrong.
+const mostInvalid = 1000
+
 // invalid gives a problem with the faults that validation found.
 func (r refusal) invalid(detail string, problems []mail.Problem) *Problem {
 	p := r.problem(detail)
-	p.Errors = make([]Fault, len(problems))
-	for i, one := range problems {
-		p.Errors[i] = Fault{Location: one.Field, Reason: one.Reason}
+	if more := len(problems) - mostInvalid; more > 0 {
+		p.Detail = strings.TrimSpace(fmt.Sprintf("%s There are %d more.", detail, more))
+		problems = problems[:mostInvalid]
+	}
+	for _, one := range problems {
+		p.Errors = append(p.Errors, Fault{Location: one.Field, Reason: one.Reason})
 	}
 	return p
 }

@@ -170,6 +170,15 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+func TestTheAnswerToManyFaultsIsBounded(t *testing.T) {
+	a := serve(t, nil)
+	wrong := strings.Repeat(`{"address": "x"},`, mostInvalid+6) + `{"address": "x"}`
+	p := a.call(t, "POST", "/v1/messages", producerToken, `{"kind": "alert", "subject": "s", "text": "t", "to": [`+wrong+`]}`).problem(t)
+	if p.Type != invalidMessage.uri() || len(p.Errors) != mostInvalid || !strings.Contains(p.Detail, "7 more") {
+		t.Errorf("%d errors, %s", len(p.Errors), p.Detail)
+	}
+}
+
 func TestNobodyGetsInWithoutAToken(t *testing.T) {
 	a := serve(t, nil)
 	paths := 0

@@ -65,7 +65,7 @@ type named struct {
 	ID string `path:"id" doc:"The id that was given when it was accepted." example:"01JZ3Q8Y6M2V7T4K9RBC5XWDHE"`
 }
 
-// idLength is that of a ULID. What has another length is no id, and not worth to ask Redis for.
+// idLength is that of a ULID. What has another length is no id, and not worth asking Redis about.
 const idLength = 26
 
 func (n named) check() error {

@@ -182,6 +182,7 @@ const (
 
 // variableFault says why v cannot be the value of a variable.
 func variableFault(v any) string {
+	const maxNumber = 100
 	switch v := v.(type) {
 	case bool, int, int64:
 		return ""
@@ -195,6 +196,9 @@ func variableFault(v any) string {
 			return ""
 		}
 	case json.Number:
+		if len(v) > maxNumber {
+			return "is a number of more than " + strconv.Itoa(maxNumber) + " characters: give it as a string"
+		}
 		if _, err := v.Float64(); err == nil || errors.Is(err, strconv.ErrRange) {
 			return ""
 		}

@@ -73,12 +73,16 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	for _, o := range options {
 		o(&a)
 	}
-	now := time.Now()
-	if err := m.Validate(q.options.Limits, now); err != nil {
-		return Receipt{}, err
-	}
 	fingerprint, err := fingerprintOf(m)
 	if err != nil {
+		return Receipt{}, err
+	}
+	// What was accepted once stays accepted, also when it would be refused by now, as its expires_at has passed.
+	if before, found, err := q.replayed(ctx, a.idempotency, fingerprint); err != nil || found {
+		return Receipt{ID: before, Replayed: found}, err
+	}
+	now := time.Now()
+	if err := m.Validate(q.options.Limits, now); err != nil {
 		return Receipt{}, err
 	}
 
@@ -136,8 +140,16 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 	if err != nil {
 		return BatchReceipt{}, err
 	}
+	before, found, err := q.replayed(ctx, a.idempotency, fingerprint)
+	if err != nil {
+		return BatchReceipt{}, err
+	}
 	b.Recipients = slices.Clone(b.Recipients) // which Validate brings into canonical form
-	refused, err := b.Validate(q.options.Limits, time.Now())
+	now := time.Now()
+	if found {
+		now = acceptedAt(before) // it was valid then
+	}
+	refused, err := b.Validate(q.options.Limits, now)
 	if err != nil {
 		return BatchReceipt{}, err
 	}
@@ -147,17 +159,10 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 	}
 	id := ulid.Make()
 	receipt := BatchReceipt{ID: id.String(), Accepted: n, Refused: refused}
-	if a.idempotency != "" {
-		// Cheap for a request that is repeated; what decides is commit.
-		before, found, err := q.replayed(ctx, a.idempotency, fingerprint)
-		if err != nil {
-			return BatchReceipt{}, err
-		}
-		if found {
-			receipt.ID, receipt.Replayed = before, true
-			receipt.IDs, err = itemIDs(before, len(b.Recipients), refused)
-			return receipt, err
-		}
+	if found {
+		receipt.ID, receipt.Replayed = before, true
+		receipt.IDs, err = itemIDs(before, len(b.Recipients), refused)
+		return receipt, err
 	}
 	if receipt.IDs, err = itemIDs(receipt.ID, len(b.Recipients), refused); err != nil {
 		return BatchReceipt{}, err
@@ -290,7 +295,12 @@ func (q *Queue) discard(ctx context.Context, id string) {
 	}
 }
 
+// replayed looks an idempotency key up ("": none was given). It saves work for a request that is repeated; what decides is
+// the script that accepts.
 func (q *Queue) replayed(ctx context.Context, key, fingerprint string) (id string, found bool, err error) {
+	if key == "" {
+		return "", false, nil
+	}
 	before, err := q.redis.Get(ctx, q.key("i:", key)).Result()
 	if errors.Is(err, redis.Nil) {
 		return "", false, nil

@@ -286,3 +286,27 @@ func TestBatchOfWhichEverybodyIsRefusedLeavesNothing(t *testing.T) {
 		}
 	})
 }
+
+func TestRepeatedRequestGetsItsAnswerEvenIfItWouldBeRefusedByNow(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, q *Queue) {
+		m := message(mail.Alert, "ada@example.net")
+		b := batch(mail.Report, 2)
+		m.ExpiresAt = time.Now().Add(time.Second)
+		b.Message.ExpiresAt = m.ExpiresAt
+		first, err := q.Enqueue(t.Context(), m, Idempotency("", "m"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, err := q.EnqueueBatch(t.Context(), b, Idempotency("", "b"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it has expired", func() bool { return time.Now().After(m.ExpiresAt) })
+		if again, err := q.Enqueue(t.Context(), m, Idempotency("", "m")); err != nil || again.ID != first.ID {
+			t.Errorf("message: %+v, %v", again, err)
+		}
+		if two, err := q.EnqueueBatch(t.Context(), b, Idempotency("", "b")); err != nil || two.ID != one.ID || !slices.Equal(two.IDs, one.IDs) {
+			t.Errorf("batch: %+v, %v", two, err)
+		}
+	})
+}
