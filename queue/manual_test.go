@@ -99,6 +99,12 @@ func (d *desk) turn() *Turn {
 	return turns[0]
 }
 
+// end settles a turn's last attempt and ends the turn.
+func end(turn *Turn, last *Settlement) {
+	turn.ends = time.Time{}
+	turn.Next(last)
+}
+
 // sweepAll ends what dead workers left.
 func (d *desk) sweepAll() {
 	d.t.Helper()

@@ -1,0 +1,376 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue/queuetest"
+)
+
+// metric gives the value of a counter of q with these label values, in the order of the labels' names.
+func metric(t *testing.T, q *Queue, name string, values ...string) float64 {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	m := q.metrics
+	registry.MustRegister(m.accepted, m.finished, m.repairs, m.stale, m.turns, m.scripts)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+		for _, one := range f.GetMetric() {
+			var got []string
+			for _, l := range one.GetLabel() {
+				got = append(got, l.GetValue())
+			}
+			if slices.Equal(got, values) {
+				return one.GetCounter().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no metric %s with %v", name, values)
+	return 0
+}
+
+func TestWhatIsDueAgainComesBeforeNewMailOfItsBatch(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	b := enqueueBatch(t, q, batch(mail.Report, 5))
+	turn := d.turn()
+	again := outcomes(turn.Next(nil), Again, "t")
+	again.Delay = time.Minute
+	a := turn.Next(again)
+	if a == nil || a.MessageID != b.IDs[1] {
+		t.Fatalf("second: %+v", a)
+	}
+	if s := status(t, q, b.IDs[0]); !s.Due.Equal(c.now.Add(time.Minute).Truncate(time.Millisecond)) || s.Attempts != 1 {
+		t.Errorf("waiting for its retry: %+v", s)
+	}
+	c.advance(time.Minute - time.Millisecond)
+	d.turns()
+	if a = turn.Next(delivered(a)); a.MessageID != b.IDs[2] {
+		t.Fatalf("before the retry is due: %s, want %s", a.MessageID, b.IDs[2])
+	}
+	c.advance(time.Millisecond)
+	d.turns()
+	back := outcomes(a, Back, "h") // handed back: even before what is due again
+	if a = turn.Next(back); a.MessageID != b.IDs[2] {
+		t.Fatalf("handed back: %s, want %s", a.MessageID, b.IDs[2])
+	}
+	var order []string
+	for a = turn.Next(delivered(a)); a != nil; a = turn.Next(delivered(a)) {
+		order = append(order, a.MessageID)
+		if a.MessageID == b.IDs[0] && (a.Counted != 1 || a.First.IsZero()) {
+			t.Errorf("the second attempt knows of %d before it, the first at %v", a.Counted, a.First)
+		}
+	}
+	if want := []string{b.IDs[0], b.IDs[3], b.IDs[4]}; !slices.Equal(order, want) {
+		t.Errorf("then %v, want %v", order, want)
+	}
+	booksAreClean(t, q)
+}
+
+func TestEachAttemptOffersOnlyWhoIsPending(t *testing.T) {
+	for _, test := range []struct {
+		name, second string
+		verdict      Verdict
+		state        State
+		states       string
+		failed       int
+	}{
+		{"the last is delivered", "d", GiveUp, Failed, "dxd", 1},
+		{"the last is refused", "x", GiveUp, Failed, "dxx", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			q, c := onClock(t)
+			d := sitDown(t, q, activate(t, q, 1), nil)
+			m := message(mail.Report, "ada@example.net")
+			m.Cc = []mail.Address{{Address: "bob@example.net"}}
+			m.Bcc = []mail.Address{{Address: "eve@example.net"}}
+			id := enqueue(t, q, m)
+			turn := d.turn()
+			a := turn.Next(nil)
+			if !slices.Equal(a.Offered, []int{0, 1, 2}) || a.Refused() {
+				t.Fatalf("first: %v", a.Offered)
+			}
+			again := outcomes(a, Again, "dxt")
+			again.Delay = time.Minute
+			turn.Next(again)
+			if s := status(t, q, id); states(s) != "dxp" || s.State != Queued {
+				t.Errorf("between: %s, %s", s.State, states(s))
+			}
+			c.advance(time.Minute)
+			turn = d.turn()
+			a = turn.Next(nil)
+			if !slices.Equal(a.Offered, []int{2}) || !a.Refused() || a.Message.Recipients()[2].Address != "eve@example.net" {
+				t.Fatalf("second: %v", a.Offered)
+			}
+			turn.Next(outcomes(a, test.verdict, test.second))
+			s := status(t, q, id)
+			if s.State != test.state || states(s) != test.states || s.Attempts != 2 || len(s.History) != 2 {
+				t.Errorf("end: %+v", s)
+			}
+			if h := s.History[0].Outcomes; len(h) != 3 || !slices.Equal(h[1].Recipients, []int{1}) || h[1].Class != "permanent" {
+				t.Errorf("history: %+v", s.History)
+			}
+			counts, err := q.Counts(t.Context())
+			if err != nil || counts.Failed[mail.Report] != test.failed || counts.Open[mail.Report] != 0 || counts.ContentBytes == 0 {
+				t.Errorf("counts: %+v, %v", counts, err)
+			}
+			booksAreClean(t, q)
+		})
+	}
+	t.Run("all in the end", func(t *testing.T) {
+		q, _ := onClock(t)
+		d := sitDown(t, q, activate(t, q, 1), nil)
+		id := enqueue(t, q, to(mail.Report, "ada@example.net", "bob@example.net", "eve@example.net"))
+		turn := d.turn()
+		turn.Next(delivered(turn.Next(outcomes(turn.Next(outcomes(turn.Next(nil), Back, "tdt")), Back, "dt"))))
+		if s := status(t, q, id); s.State != Delivered || states(s) != "ddd" {
+			t.Errorf("end: %s, %s", s.State, states(s))
+		}
+		noContentIsLeft(t, q)
+	})
+}
+
+func TestLateOutcomeOfAnOlderAttemptAddsWhatItDelivered(t *testing.T) {
+	q, _ := onClock(t)
+	version := activate(t, q, 1)
+	first := sitDown(t, q, version, nil)
+	id := enqueue(t, q, to(mail.Report, "ada@example.net", "bob@example.net", "eve@example.net"))
+	one := first.turn()
+	a1 := one.Next(nil)
+	first.dies()
+	second := sitDown(t, q, version, nil)
+	second.sweepAll()
+	if s := status(t, q, id); s.State != Queued || s.Attempts != 1 {
+		t.Fatalf("after the sweep: %+v", s)
+	}
+	turn := second.turn()
+	a2 := turn.Next(nil)
+	if a2 == nil || len(a2.Offered) != 3 {
+		t.Fatalf("second attempt: %+v", a2)
+	}
+	if a := one.Next(outcomes(a1, Again, "dtt")); a != nil {
+		t.Error("a turn that is over began something")
+	}
+	if s := status(t, q, id); s.State != Sending || states(s) != "dpp" {
+		t.Errorf("after the late outcome: %s, %s", s.State, states(s))
+	}
+	back := outcomes(a2, Back, "tdt")
+	if a2 = turn.Next(back); !slices.Equal(a2.Offered, []int{2}) {
+		t.Errorf("third attempt is offered to %v, want only the one who is pending", a2.Offered)
+	}
+	turn.Next(delivered(a2))
+	if s := status(t, q, id); s.State != Delivered || states(s) != "ddd" {
+		t.Errorf("end: %s, %s", s.State, states(s))
+	}
+	noContentIsLeft(t, q)
+	booksAreClean(t, q)
+}
+
+func TestHoldSilencesTheKeyForEveryConsumer(t *testing.T) {
+	for _, class := range []string{"h", "c"} {
+		q, c := onClock(t)
+		version := activate(t, q, 4)
+		d, other := sitDown(t, q, version, nil), sitDown(t, q, version, nil)
+		enqueueBatch(t, q, batch(mail.Report, 20))
+		turns := d.turns()
+		for i := 2; i < 4; i++ {
+			turns[i] = other.run(turns[i])
+		}
+		var open []*Attempt
+		for _, turn := range turns {
+			open = append(open, turn.Next(nil))
+		}
+		held := func(want time.Duration) {
+			t.Helper()
+			at := unixMilli(q.redis.HGet(t.Context(), q.key("k:", account), "until").Val())
+			if got := at.Sub(c.now.Truncate(time.Millisecond)); got != want {
+				t.Fatalf("held for %v, want %v", got, want)
+			}
+		}
+		refused := func(turn *Turn, a *Attempt) {
+			t.Helper()
+			s := outcomes(a, Back, class)
+			s.Hold, s.HoldMax, s.Reason = 10*time.Second, time.Minute, s.Class.String()
+			if turn.Next(s) != nil {
+				t.Fatal("an attempt began although the key is held")
+			}
+		}
+		refused(turns[0], open[0])
+		held(10 * time.Second)
+		// What was under way neither ends the hold nor makes it longer.
+		if turns[1].Next(delivered(open[1])) != nil || turns[2].Next(delivered(open[2])) != nil {
+			t.Fatal("an attempt began although the key is held")
+		}
+		refused(turns[3], open[3])
+		held(10 * time.Second)
+		if turns := other.turns(); len(turns) > 0 {
+			t.Fatal("turns are handed out although the key is held")
+		}
+
+		before := 10 * time.Second
+		for _, want := range []time.Duration{20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
+			c.advance(before - time.Millisecond)
+			if len(other.turns()) != 0 {
+				t.Fatalf("the hold of %v ended early", before)
+			}
+			c.advance(time.Millisecond)
+			turn := other.turns()[0]
+			refused(turn, turn.Next(nil))
+			held(want)
+			before = want
+		}
+
+		c.advance(time.Minute)
+		turn := other.turns()[0]
+		if a := turn.Next(delivered(turn.Next(nil))); a == nil {
+			t.Fatal("a success did not end the row of refusals")
+		} else {
+			refused(turn, a)
+			held(10 * time.Second)
+		}
+	}
+}
+
+func TestTheProvidersOwnTimeLengthensAHold(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, activate(t, q, 3), nil)
+	enqueueBatch(t, q, batch(mail.Report, 5))
+	turns := d.turns()
+	var open []*Attempt
+	for _, turn := range turns {
+		open = append(open, turn.Next(nil))
+	}
+	for i, hold := range []time.Duration{time.Minute, 5 * time.Minute, 2 * time.Minute} {
+		s := outcomes(open[i], Back, "h")
+		s.Hold, s.Reason = hold, "throttled"
+		turns[i].Next(s)
+	}
+	c.advance(5*time.Minute - time.Millisecond)
+	if len(d.turns()) != 0 {
+		t.Error("the longest time asked for was cut")
+	}
+	c.advance(time.Millisecond)
+	if len(d.turns()) == 0 {
+		t.Error("the hold did not end")
+	}
+}
+
+func TestHeldMailboxLeavesOthersAlone(t *testing.T) {
+	q, _ := onClock(t)
+	version, err := q.SetProvider(t.Context(), ActiveProvider{Kind: "microsoft365", Keying: ByMailbox, Sender: "own@example.com", Concurrency: 1}, "salt", "mailboxes")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := sitDown(t, q, version, nil)
+	for _, from := range []string{"One@example.com", "two@example.com", ""} {
+		m := message(mail.Report, "ada@example.net")
+		m.From.Address = from
+		enqueue(t, q, m)
+		enqueue(t, q, m)
+	}
+	turns := d.turns()
+	byKey := map[string]*Turn{}
+	for _, turn := range turns {
+		byKey[turn.key] = turn
+	}
+	if len(turns) != 3 || byKey["one@example.com"] == nil || byKey["two@example.com"] == nil || byKey["own@example.com"] == nil {
+		t.Fatalf("turns for %v", byKey)
+	}
+	s := outcomes(byKey["one@example.com"].Next(nil), Back, "h")
+	s.Hold, s.Reason = time.Minute, "throttled"
+	byKey["one@example.com"].Next(s)
+	for _, key := range []string{"two@example.com", "own@example.com"} {
+		turn, n := byKey[key], 0
+		for a := turn.Next(nil); a != nil; a = turn.Next(delivered(a)) {
+			n++
+		}
+		if n != 2 {
+			t.Errorf("%s sent %d, want 2", key, n)
+		}
+	}
+}
+
+func TestNoAttemptBeginsUnderOldSettings(t *testing.T) {
+	q := open(t, queuetest.Start(t).Client)
+	version := activate(t, q, 1)
+	began, goOn := make(chan *Attempt, 10), make(chan struct{})
+	c := q.NewConsumer(ConsumerOptions{ProviderVersion: version, CheckInterval: 5 * time.Millisecond, Grace: 5 * time.Second,
+		Handle: func(_ context.Context, turn *Turn) {
+			for a := turn.Next(nil); a != nil; a = turn.Next(delivered(a)) {
+				began <- a
+				<-goOn
+			}
+		}})
+	done := make(chan error, 1)
+	go func() { done <- c.Run(context.Background()) }()
+	b := enqueueBatch(t, q, batch(mail.Report, 3))
+	<-began
+	if err := q.ClearProvider(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	close(goOn)
+	if err := <-done; !errors.Is(err, ErrProviderChanged) {
+		t.Errorf("Run: %v, want ErrProviderChanged", err)
+	}
+	if len(began) != 0 {
+		t.Error("an attempt began under old settings")
+	}
+	s, err := q.Batch(t.Context(), b.ID)
+	if err != nil || s.Delivered != 1 || s.Open != 2 {
+		t.Errorf("batch: %+v, %v; what was under way is settled, the rest waits", s, err)
+	}
+	// A switch of provider moves no message: the next process goes on.
+	settings := ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: "other.example.com:25", Concurrency: 1}
+	other, err := q.SetProvider(t.Context(), settings, "salt", "other")
+	if err != nil || other == version {
+		t.Fatalf("version %q, %v", other, err)
+	}
+	if same, err := q.SetProvider(t.Context(), settings, "salt", "other"); err != nil || same != other {
+		t.Errorf("the same settings again: version %q, %v; want %q", same, err, other)
+	}
+	if turn := sitDown(t, q, version, nil).turn(); turn.Next(nil) != nil {
+		t.Error("an attempt began under old settings")
+	}
+	d := sitDown(t, q, other, nil)
+	n := 0
+	for _, turn := range d.turns() {
+		for a := turn.Next(nil); a != nil; a = turn.Next(delivered(a)) {
+			n++
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d went by the new provider, want 2", n)
+	}
+}
+
+func TestWithoutProviderMailWaits(t *testing.T) {
+	q, _ := onClock(t)
+	version := activate(t, q, 2)
+	d := sitDown(t, q, version, nil)
+	enqueueBatch(t, q, batch(mail.Report, 2))
+	turns := d.turns()
+	if err := q.ClearProvider(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if turns[0].Next(nil) != nil {
+		t.Error("an attempt began without a provider")
+	}
+	if len(d.turns()) != 0 {
+		t.Error("turns are handed out without a provider")
+	}
+	if n := len(waiting(t, q)); n != 2 {
+		t.Errorf("%d wait, want 2", n)
+	}
+}
