@@ -65,7 +65,7 @@ func batchAccepted(receipt queue.BatchReceipt, list bool) BatchAccepted {
 	for i, id := range receipt.IDs {
 		b.Recipients[i] = BatchRecipient{Index: i, ID: id}
 		if problems, no := receipt.Refused[i]; no {
-			b.Recipients[i].Problem = invalidRecipient.invalid("", problems)
+			b.Recipients[i].Problem = invalidRecipient.invalid("", problems, mostOfRecipient)
 		}
 	}
 	return b

@@ -21,7 +21,7 @@ func (h *handler) refused(ctx context.Context, err error) error {
 	var invalid *mail.Invalid
 	switch {
 	case errors.As(err, &invalid):
-		return invalidMessage.invalid("Nothing was accepted. Correct what errors names.", invalid.Problems)
+		return invalidMessage.invalid("Nothing was accepted. Correct what errors names.", invalid.Problems, mostInvalid)
 	case errors.Is(err, queue.ErrNotFound):
 		return notFound.problem("Check the id. What has ended is forgotten after a time.")
 	case errors.Is(err, queue.ErrTooLate):

@@ -128,15 +128,19 @@ var (
 	tookTooLong         = refusal{"took-too-long", 503, "Accepting took too long"}
 )
 
-// mostInvalid bounds the answer to a message in which everything is wrong.
-const mostInvalid = 1000
+// mostInvalid and mostOfRecipient bound the answer to a message in which everything is wrong, and what it says about each of
+// a batch's recipients, of whom there can be many.
+const (
+	mostInvalid     = 1000
+	mostOfRecipient = 3
+)
 
-// invalid gives a problem with the faults that validation found.
-func (r refusal) invalid(detail string, problems []mail.Problem) *Problem {
+// invalid gives a problem with the faults that validation found, the first of them if there are more than most.
+func (r refusal) invalid(detail string, problems []mail.Problem, most int) *Problem {
 	p := r.problem(detail)
-	if more := len(problems) - mostInvalid; more > 0 {
+	if more := len(problems) - most; more > 0 {
 		p.Detail = strings.TrimSpace(fmt.Sprintf("%s There are %d more.", detail, more))
-		problems = problems[:mostInvalid]
+		problems = problems[:most]
 	}
 	for _, one := range problems {
 		p.Errors = append(p.Errors, Fault{Location: one.Field, Reason: one.Reason})

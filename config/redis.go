@@ -5,16 +5,18 @@ import (
 	"net/url"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
-// Client makes a client for URL; it connects on first use, and the caller closes it. The forms are
+// Client makes a client for URL, whose pool may grow to the given number of connections, or more; it connects on first use,
+// and the caller closes it. The forms are
 //
 //	redis://[user[:password]@]host:port/database       one server
 //	rediss://...                                       the same over TLS
 //	redis://host:port/database?master_name=NAME&addr=host:port    Sentinel: the hosts are sentinels
 //
 // Options of go-redis such as read_timeout may follow as parameters. Errors do not quote the URL: it can hold a password.
-func (r Redis) Client() (*redis.Client, error) {
+func (r Redis) Client(connections int) (*redis.Client, error) {
 	parsed, err := url.Parse(r.URL.Reveal())
 	if err != nil {
 		return nil, errors.New("not a URL; special characters in a password are written as %40 and the like")
@@ -34,12 +36,16 @@ func (r Redis) Client() (*redis.Client, error) {
 		if err != nil {
 			return nil, errNotUnderstood
 		}
+		options.PoolSize = max(options.PoolSize, connections)
 		return redis.NewFailoverClient(options), nil
 	}
 	options, err := redis.ParseURL(r.URL.Reveal())
 	if err != nil {
 		return nil, errNotUnderstood
 	}
+	options.PoolSize = max(options.PoolSize, connections)
+	// Notices of a hosted Redis's maintenance are of no use to us.
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(options), nil
 }
 

@@ -67,7 +67,7 @@ func (f *faults) oneOf(path, value, danger string, allowed ...string) {
 }
 
 func (f *faults) redis(c *Config) {
-	client, err := c.Redis.Client()
+	client, err := c.Redis.Client(0)
 	if err != nil {
 		f.add("redis.url", err.Error(), "nothing can be kept, so nothing is accepted or sent",
 			"write redis://host:6379/0, or rediss:// for TLS")
@@ -101,11 +101,11 @@ func (f *faults) auth(c *Config) {
 	for i, token := range c.Auth.Tokens {
 		path := fmt.Sprintf("auth.tokens[%d]", i)
 		if !tokenNameForm.MatchString(token.Name) {
-			f.add(path+".name", fmt.Sprintf("%q is no name for a token", token.Name), "the audit can't say who changed something",
+			f.add(path+".name", fmt.Sprintf("%q is no name for a token", token.Name), "logs can't say who it was",
 				"write 1 to 64 letters, digits, or . _ @ -")
 		} else if first, twice := names[token.Name]; twice {
 			f.add(path+".name", fmt.Sprintf("%q is the name of auth.tokens[%d] too", token.Name, first),
-				"the audit can't tell the two apart", "give each token a name of its own")
+				"logs can't tell the two apart", "give each token a name of its own")
 		} else {
 			names[token.Name] = i
 		}
@@ -157,7 +157,7 @@ func (f *faults) worker(c *Config) {
 		f.add("worker.shutdown_timeout", short(w.ShutdownTimeout)+" is no time at all",
 			"attempts are cut after their point of no return, and may be sent twice", "write a duration such as 30s")
 	}
-	if w.AttemptTimeout <= finalReply {
+	if w.AttemptTimeout < finalReply+2*time.Minute {
 		problem := fmt.Sprintf("%s does not outlast the %s in which a mail server may answer", short(w.AttemptTimeout), short(finalReply))
 		f.add("worker.attempt_timeout", problem,
 			"an attempt is cut while the server accepts the mail, and it may be sent twice",

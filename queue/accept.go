@@ -118,7 +118,7 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	}
 	given, err := answerOf(answer)
 	if inline == nil && (err != nil || given != id) {
-		q.discard(ctx, id)
+		q.discard(ctx, id, chunksOf(len(blob)))
 	}
 	if err != nil {
 		return Receipt{}, err
@@ -168,8 +168,9 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 		return BatchReceipt{}, err
 	}
 
-	if err := q.stageBatch(ctx, &b, &receipt); err != nil {
-		q.discard(ctx, receipt.ID)
+	chunks, err := q.stageBatch(ctx, &b, &receipt)
+	if err != nil {
+		q.discard(ctx, receipt.ID, chunks)
 		return BatchReceipt{}, err
 	}
 	answer, err := q.run(ctx, "commit", receipt.ID, n, a.idempotency, fingerprint,
@@ -180,11 +181,11 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 	}
 	given, err := answerOf(answer)
 	if err != nil {
-		q.discard(ctx, receipt.ID)
+		q.discard(ctx, receipt.ID, chunks)
 		return BatchReceipt{}, err
 	}
 	if given != receipt.ID {
-		q.discard(ctx, receipt.ID)
+		q.discard(ctx, receipt.ID, chunks)
 		receipt.ID, receipt.Replayed = given, true
 		receipt.IDs, err = itemIDs(given, len(b.Recipients), refused)
 		return receipt, err
@@ -193,16 +194,17 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 	return receipt, nil
 }
 
-// stageBatch writes content and items; nothing of it is visible before commit.
-func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchReceipt) error {
+// stageBatch writes content and items; nothing of it is visible before commit. It gives the number of pieces of the content.
+func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchReceipt) (chunks int, err error) {
 	m := b.Message
 	metadata, cc, bcc := m.Metadata, m.Cc, m.Bcc
 	body := shared(m)
 	body.Cc, body.Bcc = cc, bcc
 	blob, err := encodeContent(body, true)
 	if err != nil {
-		return err
+		return 0, err
 	}
+	chunks = chunksOf(len(blob))
 	sender := senderOf(m.From)
 	fields := []any{"kind", letter(m.Kind), "sender", sender}
 	if !m.ExpiresAt.IsZero() {
@@ -217,12 +219,12 @@ func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchRec
 		}
 		js, err := json.Marshal(v)
 		if err != nil {
-			return fmt.Errorf("queue: batch: %w", err)
+			return 0, fmt.Errorf("queue: batch: %w", err)
 		}
 		fields = append(fields, name, js)
 	}
 	if err := q.stage(ctx, receipt.ID, blob, fields...); err != nil {
-		return err
+		return chunks, err
 	}
 
 	done := 0
@@ -252,17 +254,17 @@ func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchRec
 			continue
 		}
 		if err := r.setItem(item{Recipient: b.Recipients[i]}, nil); err != nil {
-			return err
+			return chunks, err
 		}
 		args = append(args, receipt.IDs[i], r.encode())
 		if len(args) >= 5+2*itemsPerScript {
 			if err := flush(); err != nil {
-				return err
+				return chunks, err
 			}
 			begin()
 		}
 	}
-	return flush()
+	return chunks, flush()
 }
 
 // stage reserves room for content and writes it.
@@ -277,14 +279,14 @@ func (q *Queue) stage(ctx context.Context, id string, blob []byte, fields ...any
 		return ErrFull
 	}
 	if err := q.writeChunks(ctx, id, blob); err != nil {
-		q.discard(ctx, id)
+		q.discard(ctx, id, chunksOf(len(blob)))
 		return err
 	}
 	return nil
 }
 
 // discard drops what was staged and will not be committed. What it can't finish the sweep will.
-func (q *Queue) discard(ctx context.Context, id string) {
+func (q *Queue) discard(ctx context.Context, id string, chunks int) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	for more := 1; more == 1; {
@@ -292,6 +294,10 @@ func (q *Queue) discard(ctx context.Context, id string) {
 		if more, err = q.run(ctx, "drop", id, "").Int(); err != nil {
 			return
 		}
+	}
+	// Pieces that were written after the sweep had dropped the rest.
+	for i := range chunks {
+		_ = q.redis.Unlink(ctx, q.key("c:", id, ":", strconv.Itoa(i))).Err()
 	}
 }
 

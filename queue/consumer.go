@@ -68,10 +68,10 @@ type Consumer struct {
 	asynq    *asynq.Client
 	inspect  *asynq.Inspector
 	began    time.Time
-	// leaseTime is the constant, but in tests.
-	leaseTime time.Duration
-	alerts    string // asynq's queue for turns given out for alerts
-	mail      string
+	// leaseTime and faultDelay are the constants, but in tests.
+	leaseTime, faultDelay time.Duration
+	alerts                string // asynq's queue for turns given out for alerts
+	mail                  string
 
 	lease       atomic.Pointer[lease]
 	steadySince atomic.Int64 // since when Redis has answered without a gap: time since began, 0 for not
@@ -85,6 +85,9 @@ type Consumer struct {
 	stale    chan struct{}  // closed when the provider's settings are no longer the active ones
 	once     sync.Once
 	turns    sync.WaitGroup
+
+	mu      sync.Mutex
+	closing bool // turns is waited for: none may begin any more
 }
 
 // ErrProviderChanged is what Run gives when other settings of the provider have become the active ones.
@@ -107,7 +110,7 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 	}
 	o.Weights = weights
 	return &Consumer{
-		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime,
+		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime, faultDelay: faultDelay,
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
 		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
 		calls: make(chan *nextCall), here: make(chan struct{}, o.AlertConcurrency), stale: make(chan struct{}),
@@ -161,6 +164,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	endParts()
 	c.stop()
+	c.mu.Lock()
+	c.closing = true
+	c.mu.Unlock()
 	done := make(chan struct{})
 	go func() {
 		c.turns.Wait()
@@ -180,6 +186,14 @@ func (c *Consumer) Run(ctx context.Context) error {
 	defer cancel()
 	c.endLease(last)
 	return result
+}
+
+// Ready gives an error while this process begins no attempts because it has no lease, as when it has lost Redis.
+func (c *Consumer) Ready(context.Context) error {
+	if l := c.lease.Load(); l == nil || !l.live(time.Now()) {
+		return ErrLeaseLost
+	}
+	return nil
 }
 
 // outdated says that the active provider settings are not this process's.
@@ -220,16 +234,28 @@ func (c *Consumer) startServers(base context.Context) ([]*asynq.Server, error) {
 
 // handle works off the turn of an asynq task. It never fails: what a turn leaves open is in our books, and asynq has
 // nothing to repeat. A turn that our books do not name ends at its first Next.
-func (c *Consumer) handle(_ context.Context, task *asynq.Task) error {
-	c.turns.Add(1)
-	defer c.turns.Done()
+func (c *Consumer) handle(ctx context.Context, task *asynq.Task) error {
 	t, err := parseTurn(task.Payload())
 	if err != nil {
 		c.log.Error("a turn can't be read; a newer worker has to take it", "error", err)
 		return err // asynq keeps it, and offers it again
 	}
+	if !c.begins() {
+		return c.queue.run(ctx, "withdraw", t.id, t.key, t.unit).Err() // somebody else gets its unit at once
+	}
+	defer c.turns.Done()
 	c.work(t)
 	return nil
+}
+
+// begins notes that a turn begins, unless the process is waiting for its last ones already.
+func (c *Consumer) begins() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.closing {
+		c.turns.Add(1)
+	}
+	return !c.closing
 }
 
 // work runs a turn to its end.

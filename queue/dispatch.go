@@ -50,11 +50,12 @@ func (c *Consumer) dispatch(ctx context.Context) {
 func (q *Queue) dedicated(readTimeout time.Duration) redis.UniversalClient {
 	if c, ok := q.redis.(*redis.ClusterClient); ok {
 		o := *c.Options()
-		o.ReadTimeout, o.PushNotificationProcessor = readTimeout, nil
+		o.ReadTimeout, o.PushNotificationProcessor, o.ConnMaxLifetime = readTimeout, nil, time.Minute
 		return redis.NewClusterClient(&o)
 	}
 	o := *q.redis.(*redis.Client).Options()
 	o.PoolSize, o.MinIdleConns, o.ReadTimeout, o.PushNotificationProcessor = 1, 0, readTimeout, nil
+	o.ConnMaxLifetime = time.Minute // after a fail-over it must not wait at the old server for long
 	return redis.NewClient(&o)
 }
 
@@ -94,7 +95,10 @@ func (c *Consumer) runHere(t *Turn) bool {
 	default:
 		return false
 	}
-	c.turns.Add(1)
+	if !c.begins() {
+		<-c.here
+		return false
+	}
 	go func() {
 		defer c.turns.Done()
 		defer func() { <-c.here }()

@@ -227,7 +227,7 @@ func join(t *testing.T, r *queuetest.Redis, handle func(*Turn), change func(*Con
 		change(&o)
 	}
 	p.Consumer = p.queue.NewConsumer(o)
-	p.leaseTime = 200 * time.Millisecond
+	p.leaseTime, p.faultDelay = 200*time.Millisecond, 10*time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

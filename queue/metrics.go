@@ -27,7 +27,7 @@ type metrics struct {
 	scripts *prometheus.CounterVec
 }
 
-func newMetrics(r prometheus.Registerer) *metrics {
+func newMetrics() *metrics {
 	m := &metrics{
 		accepted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_messages_accepted_total", Help: "Messages accepted for delivery.",
@@ -63,10 +63,13 @@ func newMetrics(r prometheus.Registerer) *metrics {
 	for _, name := range scriptNames() {
 		m.scripts.WithLabelValues(name)
 	}
+	return m
+}
+
+func (m *metrics) register(r prometheus.Registerer) {
 	if r != nil {
 		r.MustRegister(m.accepted, m.finished, m.repairs, m.stale, m.turns, m.scripts)
 	}
-	return m
 }
 
 // Collector exports what belongs to the whole installation and is the same from every process:

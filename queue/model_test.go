@@ -197,6 +197,9 @@ func (m *model) next(rt *rapid.T, turn *Turn, last *Settlement) {
 	if other := m.underway[a.MessageID]; other != nil {
 		rt.Fatalf("%s begins while another attempt of it is under way", a.MessageID)
 	}
+	if len(a.Offered) == 0 {
+		rt.Fatalf("%s begins with nobody to offer it to", a.MessageID)
+	}
 	for _, i := range a.Offered {
 		if m.given[a.MessageID][i] {
 			rt.Fatalf("recipient %d of %s is offered again, although it was delivered", i, a.MessageID)
@@ -223,13 +226,6 @@ func (m *model) begin(rt *rapid.T) {
 // outcome draws what an attempt came to, and notes whom it delivered to.
 func (m *model) outcome(rt *rapid.T, a *Attempt) *Settlement {
 	verdict := rapid.SampledFrom([]Verdict{Done, Done, Done, GiveUp, Again, Again, Back}).Draw(rt, "verdict")
-	if len(a.Offered) == 0 {
-		// Late outcomes can leave nobody to offer a message to.
-		verdict = GiveUp
-		if !a.Refused() {
-			verdict = Done
-		}
-	}
 	letters := map[Verdict][]string{Done: {"d"}, GiveUp: {"d", "x"}, Again: {"d", "x", "t"}, Back: {"d", "h"}}[verdict]
 	var all strings.Builder
 	for range a.Offered {

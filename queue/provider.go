@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -49,7 +50,7 @@ func (q *Queue) ProviderSalt(ctx context.Context) (string, error) {
 // on no attempt begins for any other version. The fingerprint must not give secrets away to somebody who reads Redis.
 func (q *Queue) SetProvider(ctx context.Context, p ActiveProvider, salt, fingerprint string) (version string, err error) {
 	version, err = q.run(ctx, "provider", fingerprint, token(12), "salt", salt, "kind", p.Kind, "mode", string(p.Keying),
-		"key", p.Account, "sender", p.Sender, "concurrency", strconv.Itoa(max(1, p.Concurrency)),
+		"key", strings.ToLower(p.Account), "sender", strings.ToLower(p.Sender), "concurrency", strconv.Itoa(max(1, p.Concurrency)),
 		"since", time.Now().UnixMilli()).Text()
 	if err != nil {
 		return "", fmt.Errorf("queue: provider: %w", err)

@@ -76,7 +76,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if !namespaces.MatchString(o.Namespace) {
 		return nil, fmt.Errorf("queue: namespace %q: use 1 to 32 of a-z, 0-9 and hyphen", o.Namespace)
 	}
-	q := &Queue{redis: o.Client, prefix: "{" + o.Namespace + "}:", options: o, log: o.Logger, metrics: newMetrics(o.Registerer)}
+	q := &Queue{redis: o.Client, prefix: "{" + o.Namespace + "}:", options: o, log: o.Logger, metrics: newMetrics()}
 	if q.redis == nil {
 		parsed, err := redis.ParseURL(o.URL)
 		if err != nil {
@@ -96,6 +96,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("queue: open: %w", err), q.Close())
 	}
+	q.metrics.register(o.Registerer) // last: whoever tries again would register twice
 	return q, nil
 }
 

@@ -164,7 +164,7 @@ const (
 )
 
 // deliveredReply is how much of the reply a delivered recipient keeps: the queue id of the next server is in it.
-const deliveredReply = 64
+const deliveredReply = 40
 
 // historyLine writes one attempt for a record's history: the worker, then a group for each distinct outcome:
 // indexes;class;scope;step;code;enhanced;retry-after in s;reply. The script puts begin and duration in front.
@@ -252,7 +252,7 @@ type OutcomeReport struct {
 	Reply string `json:"reply,omitempty"`
 }
 
-func parseHistory(history string) []AttemptReport {
+func parseHistory(history string, finished time.Time) []AttemptReport {
 	var reports []AttemptReport
 	for line := range strings.SplitSeq(history, "\n") {
 		fields := strings.Split(line, "\t")
@@ -263,6 +263,9 @@ func parseHistory(history string) []AttemptReport {
 			Begun:    unixMilli(fields[0]),
 			Duration: time.Duration(atoi(fields[1])) * time.Millisecond,
 			Worker:   fields[2],
+		}
+		if a.Begun.IsZero() {
+			a.Begun = finished.Add(-a.Duration) // the last one of a message that ended well
 		}
 		for _, g := range fields[3:] {
 			p := strings.SplitN(g, ";", 8)

@@ -69,14 +69,18 @@ func (q *Queue) Message(ctx context.Context, id string) (*MessageStatus, error) 
 	}
 	s := &MessageStatus{
 		ID: id, BatchID: r.head[headBatch], Kind: kindOf[r.head[headKind]], State: stateOf[r.head[headState]],
-		Accepted: acceptedAt(id), Attempts: r.attempts(), History: parseHistory(r.history),
+		Accepted: acceptedAt(id), Attempts: r.attempts(),
 	}
 	switch s.State {
 	case Queued:
-		s.Due = unixMilli(r.head[headWhen])
+		// One that is due already waits for its turn.
+		if due := unixMilli(r.head[headWhen]); due.After(time.Now()) {
+			s.Due = due
+		}
 	case Delivered, Failed, Cancelled, Expired:
 		s.Finished = unixMilli(r.head[headWhen])
 	}
+	s.History = parseHistory(r.history, s.Finished)
 	it, err := r.item()
 	if err != nil {
 		return nil, err

@@ -107,7 +107,6 @@ type Settlement struct {
 // is over. While Redis is away it keeps offering the settlement, until it is taken or the grace of a shutdown has passed.
 func (t *Turn) Next(last *Settlement) *Attempt {
 	c := t.consumer
-	t.open = nil
 	for {
 		if t.over {
 			if last != nil {
@@ -127,12 +126,13 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 			return nil // the process ends; what is open stays marked in its record
 		}
 		answer.count(last, c.queue.metrics)
-		last = nil
+		last, t.open = nil, nil
 		switch answer.what {
 		case "attempt":
-			a, fault := t.prepare(answer, &Attempt{ID: attempt, lease: l, deadline: asked.Add(c.options.AttemptTimeout)})
+			// Open from here on: a panic while it is prepared, or settled, must not leave its record without a unit.
+			t.open = &Attempt{ID: attempt, MessageID: answer.message, lease: l, deadline: asked.Add(c.options.AttemptTimeout)}
+			a, fault := t.prepare(answer, t.open)
 			if fault == nil {
-				t.open = a
 				return a
 			}
 			last = fault
@@ -252,20 +252,25 @@ func parseNext(answer any) (*nextAnswer, error) {
 	return a, nil
 }
 
+// faultDelay is when a message is offered again in whose attempt we had a fault ourselves.
+const faultDelay = time.Minute
+
 // end settles what a handler has left open, and ends the turn, so that nobody has to wait for it. A handler that returned
 // in the middle of an attempt has had a fault; whether the message went out depends on the fence alone.
 func (t *Turn) end() {
 	var last *Settlement
 	if a := t.open; a != nil {
-		last = &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
+		// It counts, and comes back later: a message that always meets the fault must not stop the others.
+		last = &Settlement{Attempt: a, Verdict: Again, Class: mail.Temporary, Counted: true, Delay: t.consumer.faultDelay}
 		if a.fenced {
-			last = &Settlement{Attempt: a, Verdict: Again, Class: mail.Unknown, Counted: true, Delay: time.Minute}
+			last.Class = mail.Unknown
 			if t.consumer.options.OnUnknown[a.Kind] == Hold {
 				last.Verdict = GiveUp
 			}
-			for range a.Offered {
-				last.Outcomes = append(last.Outcomes, mail.Outcome{Class: mail.Unknown, Step: "fault", Reply: "A fault in Postroom stopped the attempt; its log says where."})
-			}
+		}
+		a.Offered = pending(a.marks)
+		for range a.Offered {
+			last.Outcomes = append(last.Outcomes, mail.Outcome{Class: last.Class, Step: "fault", Reply: "A fault in Postroom stopped the attempt; its log says where."})
 		}
 	}
 	if last != nil || !t.over {

@@ -1,6 +1,8 @@
 package worker
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/postroom/postroom/mail"
@@ -17,6 +19,9 @@ var holds = map[string]struct{ first, longest time.Duration }{
 
 // senderDelay is when mail of a sender that the provider does not let us use is offered again. It holds nobody else's.
 const senderDelay = 10 * time.Minute
+
+// longestRetryAfter bounds what a provider can ask for: the longest of their quotas are daily.
+const longestRetryAfter = 24 * time.Hour
 
 // policy is what decide has to know besides the attempt.
 type policy struct {
@@ -36,11 +41,14 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 	s := &queue.Settlement{Attempt: a, Outcomes: outcomes, Verdict: queue.Done, Class: mail.Delivered, Counted: true}
 	var worst *mail.Outcome
 	for i := range outcomes {
-		if o := &outcomes[i]; worst == nil || rank(o) > rank(worst) {
+		o := &outcomes[i]
+		if worst == nil || rank(o) > rank(worst) || rank(o) == rank(worst) && o.RetryAfter > worst.RetryAfter {
 			worst = o
 		}
 	}
 	s.Class = worst.Class
+	// Whoever may have it already is not offered it again, if that is the policy, whatever befell the others.
+	held := p.onUnknown == queue.Hold && slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Class == mail.Unknown })
 	switch {
 	case worst.Class == mail.Delivered || worst.Class == mail.Permanent:
 		if worst.Class == mail.Permanent || a.Refused() {
@@ -55,10 +63,11 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 		h := holds[reason(worst)]
 		s.Verdict, s.Reason, s.Hold, s.HoldMax = queue.Back, reason(worst), h.first, h.longest
 		if worst.RetryAfter > 0 {
-			s.Hold, s.HoldMax = worst.RetryAfter, 0
+			s.Hold, s.HoldMax = min(worst.RetryAfter, longestRetryAfter), 0
 		}
-	case worst.Class == mail.Unknown && p.onUnknown == queue.Hold:
-		s.Verdict = queue.GiveUp
+	case held:
+	case crowded(outcomes):
+		s.Verdict, s.Counted = queue.Back, false
 	default:
 		first := a.First
 		if first.IsZero() {
@@ -70,7 +79,31 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 			s.Verdict = queue.GiveUp
 		}
 	}
+	if held {
+		s.Verdict, s.Class, s.Counted, s.Delay = queue.GiveUp, mail.Unknown, true, 0
+	}
 	return s
+}
+
+// crowded reports whether the server took some recipients and put off the others only because it takes no more at once (RFC
+// 5321, section 4.5.3.1.10). The others can have it now, and as each attempt delivers to somebody, this ends.
+func crowded(outcomes []mail.Outcome) bool {
+	took, left := false, false
+	for i := range outcomes {
+		switch o := &outcomes[i]; o.Class {
+		case mail.Delivered:
+			took = true
+		case mail.Permanent:
+		case mail.Temporary:
+			if o.Step != "rcpt" || o.Code != 452 && o.Code != 552 || o.Enhanced != "" && !strings.HasSuffix(o.Enhanced, ".5.3") {
+				return false
+			}
+			left = true
+		default:
+			return false
+		}
+	}
+	return took && left
 }
 
 // reason says why an outcome silences the limit key; "" if it does not.

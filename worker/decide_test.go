@@ -60,6 +60,7 @@ func TestEachClassInEachScope(t *testing.T) {
 func TestMixturesOfRecipients(t *testing.T) {
 	d, x, tmp, u := outcome(mail.Delivered, rcp), outcome(mail.Permanent, rcp), outcome(mail.Temporary, rcp), outcome(mail.Unknown, o1)
 	h, c, n := outcome(mail.Throttled, box), outcome(mail.Configuration, box), outcome(mail.Temporary, prv)
+	crowd := mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeRecipient, Step: "rcpt", Code: 452, Enhanced: "4.5.3"}
 	asked := h
 	asked.RetryAfter = 90 * time.Second
 	hold := func(p *policy) { p.onUnknown = queue.Hold }
@@ -79,7 +80,10 @@ func TestMixturesOfRecipients(t *testing.T) {
 		{"unknown beside deferred", []mail.Outcome{tmp, u}, nil, "retry unknown counted=true delay=1m0s hold=0s..0s "},
 		{"unknown is held", []mail.Outcome{tmp, u}, hold, "failed unknown counted=true delay=0s hold=0s..0s "},
 		{"holding concerns the unknown only", []mail.Outcome{tmp, d}, hold, "retry temporary counted=true delay=1m0s hold=0s..0s "},
-		{"throttled beside unknown that would be held", []mail.Outcome{u, h}, hold, "back throttled counted=false delay=0s hold=15s..15m0s throttled"},
+		{"throttled beside unknown that would be held", []mail.Outcome{u, h}, hold, "failed unknown counted=true delay=0s hold=15s..15m0s throttled"},
+		{"a foreign sender beside unknown that would be held", []mail.Outcome{u, c}, func(p *policy) { hold(p); foreign(p) }, "failed unknown counted=true delay=0s hold=0s..0s "},
+		{"more recipients than the server takes at once", []mail.Outcome{d, crowd, crowd}, nil, "back temporary counted=false delay=0s hold=0s..0s "},
+		{"a server that takes nobody", []mail.Outcome{crowd, crowd}, nil, "retry temporary counted=true delay=1m0s hold=0s..0s "},
 		{"throttled beside all others", []mail.Outcome{d, x, tmp, u, h}, nil, "back throttled counted=false delay=0s hold=15s..15m0s throttled"},
 		{"throttled for a time", []mail.Outcome{d, asked}, nil, "back throttled counted=false delay=0s hold=1m30s..0s throttled"},
 		{"nobody there", []mail.Outcome{n, n}, nil, "back temporary counted=false delay=0s hold=1s..1m0s unreachable"},

@@ -13,7 +13,7 @@ type Schedule struct {
 	Jitter float64
 }
 
-// DefaultSchedule waits 1, 5, 15 minutes, then an hour each, for a day: 27 attempts.
+// DefaultSchedule waits 1, 5, 15 minutes, then an hour each, for a day: 28 attempts.
 func DefaultSchedule() Schedule {
 	return Schedule{Delays: []time.Duration{time.Minute, 5 * time.Minute, 15 * time.Minute, time.Hour}, GiveUp: 24 * time.Hour, Jitter: 0.1}
 }

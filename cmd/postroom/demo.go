@@ -90,9 +90,9 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	cfg.Provider = &settings
 	cfg.Auth.Tokens = []config.Token{{Name: "demo", Role: "admin", SHA256: hex.EncodeToString(sum[:])}}
 	cfg.HTTP.Listen = "127.0.0.1:0"
-	client := redis.NewClient(&redis.Options{Addr: store.Addr()})
+	client := redis.NewClient(&redis.Options{Addr: store.Addr(), PoolSize: connections(cfg)})
 	defer func() { _ = client.Close() }()
-	s, err := newServer(ctx, serverOptions{config: cfg, redis: enlarge(client, cfg), log: d.log, api: true, worker: true})
+	s, err := newServer(ctx, serverOptions{config: cfg, redis: client, log: d.log, api: true, worker: true})
 	if err != nil {
 		return err
 	}

@@ -105,6 +105,9 @@ func (s *sample) delivered(ctx context.Context, c *admin.Client) (int, error) {
 		if err != nil {
 			return 0, err
 		}
+		if m.State == "failed" {
+			return 0, errors.New("mail of the sample has failed")
+		}
 		if m.State == "delivered" {
 			n++
 		}

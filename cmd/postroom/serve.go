@@ -15,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/redis/go-redis/v9"
-	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/spf13/cobra"
 
 	"github.com/postroom/postroom/admin"
@@ -57,12 +56,12 @@ worker.shutdown_timeout.`,
 				return cfg.Print(cmd.OutOrStdout())
 			}
 			log := newLogger(cfg.Log, os.Stderr)
-			client, err := cfg.Redis.Client()
+			client, err := cfg.Redis.Client(connections(cfg))
 			if err != nil {
 				return fmt.Errorf("redis.url: %w", err)
 			}
 			defer func() { _ = client.Close() }()
-			s, err := newServer(cmd.Context(), serverOptions{config: cfg, redis: enlarge(client, cfg), log: log,
+			s, err := newServer(cmd.Context(), serverOptions{config: cfg, redis: client, log: log,
 				api: slices.Contains(roles, "api"), worker: slices.Contains(roles, "worker")})
 			if err != nil {
 				return err
@@ -76,14 +75,9 @@ worker.shutdown_timeout.`,
 	return c
 }
 
-// enlarge gives a client with a connection for each turn, whatever the number of cores.
-func enlarge(client *redis.Client, cfg *config.Config) *redis.Client {
-	o := *client.Options()
-	o.PoolSize = max(o.PoolSize, cfg.Worker.Concurrency+cfg.Worker.AlertConcurrency+16)
-	// Notices of a hosted Redis's maintenance are of no use to us, and their handlers can't be shared between clients.
-	o.PushNotificationProcessor = nil
-	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	return redis.NewClient(&o)
+// connections is how many a process needs: one for each turn, and some for all else.
+func connections(cfg *config.Config) int {
+	return cfg.Worker.Concurrency + cfg.Worker.AlertConcurrency + 16
 }
 
 func newLogger(c config.Log, out *os.File) *slog.Logger {
@@ -94,6 +88,13 @@ func newLogger(c config.Log, out *os.File) *slog.Logger {
 		return slog.New(slog.NewJSONHandler(out, o))
 	}
 	return slog.New(slog.NewTextHandler(out, o))
+}
+
+// redisLog passes on what go-redis says on its own account.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
+	l.log.DebugContext(ctx, fmt.Sprintf(format, args...))
 }
 
 type serverOptions struct {
@@ -118,6 +119,7 @@ type server struct {
 const startPatience = 30 * time.Second
 
 func newServer(ctx context.Context, o serverOptions) (*server, error) {
+	redis.SetLogger(redisLog{o.log})
 	s := &server{serverOptions: o, registry: prometheus.NewRegistry()}
 	cfg := o.config
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -216,6 +218,9 @@ func (s *server) prepareHTTP() error {
 	cfg := s.config
 	o := admin.Options{Queue: s.queue, MaxBodyBytes: cfg.HTTP.MaxBodyBytes, Gatherer: s.registry, Registerer: s.registry,
 		Version: version(), Logger: s.log}
+	if s.consumer != nil {
+		o.Ready = s.consumer.Ready
+	}
 	if s.api {
 		for _, t := range cfg.Auth.Tokens {
 			o.Tokens = append(o.Tokens, admin.Token{Name: t.Name, Role: t.Role, SHA256: t.SHA256})
@@ -294,5 +299,12 @@ func (s *server) run(ctx context.Context) error {
 	if err := s.http.Shutdown(last); err != nil {
 		result = errors.Join(result, s.http.Close())
 	}
-	return errors.Join(result, s.closeSender())
+	closed := make(chan error, 1)
+	go func() { closed <- s.closeSender() }()
+	select {
+	case err := <-closed:
+		result = errors.Join(result, err)
+	case <-last.Done(): // What outlasted the grace still waits for its reply, and would for minutes; the process ends now.
+	}
+	return result
 }

@@ -31,8 +31,7 @@ func newTokenNewCommand() *cobra.Command {
 		Long: `Make a token for the API.
 
 The token goes to stdout, this once: the server keeps its hash only. What the server's configuration needs goes to stderr.
-A producer hands mail in and asks what became of it; an operator also reads everything, requeues and pauses; an admin also
-changes the provider.`,
+A producer hands mail in and asks what became of it; an operator also cancels; an admin may do everything.`,
 		Example: `  postroom token new --role producer --name reports > reports.token
   POSTROOM_TOKEN_FILE=reports.token postroom send --kind report --to ada@example.com --subject Figures --text @figures.txt`,
 		Args: arguments(),
@@ -54,7 +53,7 @@ changes the provider.`,
 		},
 	}
 	c.Flags().StringVar(&role, "role", "producer", "what the token allows: producer, operator or admin")
-	c.Flags().StringVar(&name, "name", "producer-1", "what the audit calls its bearer")
+	c.Flags().StringVar(&name, "name", "producer-1", "what logs call its bearer")
 	completeWith(c, "role", roles...)
 	return c
 }
@@ -68,7 +67,7 @@ func newKeyCommand() *cobra.Command {
 		Short: "Make a key that seals the provider's credentials",
 		Long: `Make a key that seals the provider's credentials at rest: 32 random bytes in base64, for secrets.keys.
 
-Whoever has the key and the Redis can read the credentials; without the key nobody can, so keep a copy of it.`,
+This version keeps no credentials in Redis: the provider's settings come from the configuration. A key can be set already.`,
 		Example: `  (umask 077; postroom key new > postroom.key)
   POSTROOM_SECRETS_KEYS_FILE=postroom.key postroom serve --config postroom.yaml`,
 		Args: arguments(),

@@ -85,8 +85,12 @@ var exceptions = []exception{
 	// message.
 	{code: 530, class: mail.Configuration, scope: mail.ScopeProvider},
 	{code: 538, class: mail.Configuration, scope: mail.ScopeProvider},
+	// Postfix, smtpd_sender_login_maps: the account may not use this sender. By default it says so at RCPT only
+	// (smtpd_delay_reject).
+	{step: stepRcpt, code: 553, enhanced: "5.7.1", needle: "sender address rejected: not ", class: mail.Configuration, scope: mail.ScopeMailbox},
 	// RFC 5321, section 4.5.3.1.10: 552 for too many recipients is to be read as 452.
 	{step: stepRcpt, code: 552, enhanced: "5.5.3", class: mail.Temporary, scope: mail.ScopeRecipient},
+	{step: stepRcpt, code: 552, needle: "too many recipients", class: mail.Temporary, scope: mail.ScopeRecipient},
 	// The server refuses this sender (RFC 5321, section 4.2.3; RFC 3463, sections 3.2 and 3.8): the next message of the
 	// same sender would fare no better, and it is not the message's fault.
 	{step: stepMail, code: 553, class: mail.Configuration, scope: mail.ScopeMailbox},

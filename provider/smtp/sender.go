@@ -204,8 +204,7 @@ func (s *Sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome
 func (s *Sender) attempt(ctx context.Context, t *transaction) error {
 	if c := s.pool.take(); c != nil {
 		c.begin(ctx, t.limit)
-		err := t.run(c)
-		s.pool.put(c)
+		err := s.use(c, t)
 		var f *fault
 		if !errors.As(err, &f) || !f.hungUp || f.Step != stepMail {
 			return err
@@ -217,6 +216,11 @@ func (s *Sender) attempt(ctx context.Context, t *transaction) error {
 		return err
 	}
 	s.log.Debug("smtp: connected", "server", s.address, "tls", c.encrypted())
+	return s.use(c, t)
+}
+
+// use runs t on c, and gives c back even if that panics.
+func (s *Sender) use(c *conn, t *transaction) error {
 	defer s.pool.put(c)
 	return t.run(c)
 }

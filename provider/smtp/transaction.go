@@ -240,12 +240,12 @@ func (t *transaction) drain(c *conn, first, end int) {
 // content sends the message. The final dot, after which the server may take responsibility, goes out only after the
 // fence; from then on no complete reply means that nobody knows (RFC 1047).
 func (t *transaction) content(c *conn) error {
+	c.dead = true // until the reply: what ends in the middle leaves a connection that takes RSET for text
 	c.body.reset(func(p []byte) (int, error) {
 		c.arm(c.t.Block)
 		return c.nc.Write(p)
 	})
 	if n, err := t.message.WriteTo(&c.body); c.body.err == nil && (err != nil || n != t.size) {
-		c.dead = true
 		return ours(mail.Permanent, stepRender, "the message came out differently when it was rendered again")
 	}
 	var dotted bool
@@ -253,7 +253,6 @@ func (t *transaction) content(c *conn) error {
 	if err == nil {
 		if t.fence != nil {
 			if err := t.fence(); err != nil {
-				c.dead = true
 				return err
 			}
 		}
@@ -271,12 +270,9 @@ func (t *transaction) verdict(c *conn, dotted bool, sent error) error {
 		c.arm(c.t.Final)
 		r, err = readReply(c.r, nil)
 	} else {
-		c.dead = true
 		r, err = c.lastWords(sent)
 	}
-	if err != nil || r.code == 421 {
-		c.dead = true
-	}
+	c.dead = sent != nil || err != nil || r.code == 421
 	switch {
 	case err == nil && (r.class() == 4 || r.class() == 5):
 		return c.refusal(stepBody, r)

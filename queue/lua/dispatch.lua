@@ -18,8 +18,6 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', int(now)
     if newer then
       redis.call('ZADD', P .. 'due', int(now + NEWER), member)
     elseif r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[3] or '') then
-      r.head[WHEN] = ''
-      store(id, r)
       local sender, batch = place(r)
       push(r.head[KIND], sender, batch, r.head[ATTEMPT] == '' and 'n' or 'd', entry_of(id, r))
     end

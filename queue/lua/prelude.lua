@@ -41,17 +41,21 @@ local function split(s, separator)
   end
 end
 
--- RECORD takes a record apart in one go; trailing fields that were left out come as ''.
-local RECORD = '^' .. string.rep('([^\t\n]*)\t?', HEAD) .. '\n([^\n]*)\n(.*)$'
+-- HEADS takes a head apart in one go; trailing fields that were left out come as '' by the padding. No pattern here can
+-- match a text in two ways: on a record that does not fit, it would try them all.
+local HEADS = '^' .. string.rep('([^\t]*)\t', HEAD)
+local PADDING = string.rep('\t', HEAD)
 
 -- load gives a record as {head, payload, history, raw}; nil if there is none; nil and true if it is of a format that we do not
 -- know: then it has to wait for a newer worker.
 local function load(id)
   local raw = redis.call('GET', P .. 'm:' .. id)
   if not raw then return nil end
-  local head = {string.match(raw, RECORD)}
+  local line, payload, history = string.match(raw, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  if not line then return nil, true end
+  local head = {string.match(line .. PADDING, HEADS)}
   if head[VERSION] ~= FORMAT then return nil, true end
-  return {head = head, payload = head[HEAD + 1], history = head[HEAD + 2], raw = raw}
+  return {head = head, payload = payload, history = history, raw = raw}
 end
 
 local function store(id, r)
@@ -172,7 +176,8 @@ local function release(id, r, now, max)
   if bytes > 0 then redis.call('HINCRBY', P .. 'counts', 'content_bytes', -bytes) end
 end
 
--- finish ends a record that is open (queued or sending): it keeps its head, its metadata and its last attempt.
+-- finish ends a record that is open (queued or sending): it keeps its head, its metadata and its last attempt, without when
+-- that began: it ended when the record did.
 local function finish(id, r, state, now, max)
   local h = r.head
   redis.call('HINCRBY', P .. 'counts', 'open:' .. h[KIND], -1)
@@ -180,7 +185,7 @@ local function finish(id, r, state, now, max)
   release(id, r, now, max)
   local tab = string.find(r.payload, '\t', 1, true)
   redis.call('SET', P .. 'm:' .. id, table.concat({FORMAT, state, h[KIND], h[BATCH], '', h[ATTEMPTS], '', '', '', '', h[MARKS], int(now)}, '\t') ..
-    '\n' .. (tab and string.sub(r.payload, tab) or '') .. '\n' .. string.match(r.history, '[^\n]*$'))
+    '\n' .. (tab and string.sub(r.payload, tab) or '') .. '\n' .. string.match(r.history, '%d*([^\n]*)$'))
   remember('m:' .. id, max)
 end
 
@@ -209,8 +214,7 @@ end
 -- again queues a record under a new generation: due at once at the head of what is due in its lane (delay 0), or later.
 local function again(id, r, generation, now, delay)
   local h = r.head
-  h[STATE], h[GENERATION] = QUEUED, generation
-  h[WHEN] = delay > 0 and int(now + delay) or ''
+  h[STATE], h[GENERATION], h[WHEN] = QUEUED, generation, int(now + delay)
   store(id, r)
   if delay > 0 then
     await('m:' .. entry_of(id, r), now + delay)
@@ -218,6 +222,7 @@ local function again(id, r, generation, now, delay)
   end
   local sender, batch = place(r)
   push(h[KIND], sender, batch, 'd', entry_of(id, r), true)
+  wake()
 end
 
 -- replay answers a request whose idempotency key is known; nil if it is not.
@@ -240,6 +245,9 @@ end
 -- that somebody else ended, because its worker was gone, is told by it.
 local function begin(id, r, attempt, now)
   local h = r.head
+  local due = tonumber(h[WHEN])
+  -- Giving up counts from the first attempt, without the time that it waited for a limit or a hold after it was due.
+  if h[FIRST] ~= '' and due and due < now then h[FIRST] = int(tonumber(h[FIRST]) + now - due) end
   h[STATE], h[ATTEMPT], h[BEGUN], h[WHEN] = SENDING, attempt, int(now), ''
   store(id, r)
 end

@@ -5,6 +5,8 @@
 -- 7 line for the history, 8 class for the record, 9 keys to look at in this step, 10 cursor ("0": from the start),
 -- 11 records.delivered_max.
 -- Answer: {cursor ("0": done), attempts ended, turns ended, doubtful turn, key, unit, turn, key, unit, ...}.
+-- A message on which so many workers have died, or whose attempt so often does not end, is not given to another.
+local MOST = 10
 local now, generation = now_ms(), ARGV[2]
 local policy = {a = ARGV[4], r = ARGV[5], s = ARGV[6]}
 
@@ -34,7 +36,7 @@ for _, key in ipairs(page[2]) do
         if verdict == 'delivered' then
           -- A late outcome of an earlier attempt has said so.
           finish(u[MESSAGE], r, DELIVERED, now, tonumber(ARGV[11]))
-        elseif verdict == 'failed' or policy[r.head[KIND]] == 'hold' then
+        elseif verdict == 'failed' or policy[r.head[KIND]] == 'hold' or tonumber(r.head[ATTEMPTS]) >= MOST then
           fail(u[MESSAGE], r, now)
         else
           again(u[MESSAGE], r, generation, now, 0)
