@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -106,6 +107,7 @@ func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurre
 	}
 	before := scripts(t, registry)
 
+	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as serve does
 	w := worker.New(worker.Options{Sender: sender, Provider: "smtp"})
 	c := q.NewConsumer(queue.ConsumerOptions{ProviderVersion: version, Handle: w.HandleTurn, Concurrency: 50})
 	ctx, stop := context.WithCancel(context.Background())

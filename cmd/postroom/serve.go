@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -55,6 +56,7 @@ worker.shutdown_timeout.`,
 			if checkOnly {
 				return cfg.Print(cmd.OutOrStdout())
 			}
+			collectSeldom()
 			log := newLogger(cfg.Log, os.Stderr)
 			client, err := cfg.Redis.Client(connections(cfg))
 			if err != nil {
@@ -73,6 +75,14 @@ worker.shutdown_timeout.`,
 	c.Flags().StringSliceVar(&roles, "roles", []string{"api", "worker"}, "what this process does: api, worker, or both")
 	c.Flags().BoolVar(&checkOnly, "check-config", false, "check the configuration, print it without its secrets, and exit")
 	return c
+}
+
+// collectSeldom has the garbage collected when the heap has grown to five times what is in use, and not to twice: ours is
+// small, and this saves a tenth of the time of a full drain. GOGC and GOMEMLIMIT go before it.
+func collectSeldom() {
+	if os.Getenv("GOGC") == "" && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetGCPercent(400)
+	}
 }
 
 // connections is how many a process needs: one for each turn, and some for all else.

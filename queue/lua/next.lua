@@ -23,12 +23,19 @@ local max = tonumber(ARGV[5])
 local now = now_ms()
 local provider = active()
 
--- till gives the time until which a key is held.
-local function till(key) return tonumber(redis.call('HGET', P .. 'k:' .. key, 'until') or 0) end
+-- till gives the time until which a key is held, read once.
+local tills = {}
+local function till(key)
+  if not tills[key] then tills[key] = tonumber(redis.call('HGET', P .. 'k:' .. key, 'until') or 0) end
+  return tills[key]
+end
 
 -- hold silences a key after a refusal, or notes that it is over after a success.
 local function hold(key, ms, reason, longest, delivered)
-  local k, ends = P .. 'k:' .. key, till(key)
+  local ends = till(key)
+  if ms == 0 and (ends == 0 or not delivered) then return end
+  local k = P .. 'k:' .. key
+  tills[key] = nil
   -- A running hold is neither cut by what was under way when it began, nor made longer by what was refused beside it,
   -- unless the provider gave a time.
   if ends <= now then
