@@ -84,6 +84,7 @@ type Consumer struct {
 	calls    chan *nextCall // of next.lua
 	stale    chan struct{}  // closed when the provider's settings are no longer the active ones
 	once     sync.Once
+	away     atomic.Bool // Redis did not take the last call of a turn
 	turns    sync.WaitGroup
 
 	mu      sync.Mutex
@@ -285,11 +286,12 @@ func (c *Consumer) hand(ctx context.Context, t *Turn, alert bool) error {
 	return err
 }
 
-// asynqLog passes asynq's words on.
+// asynqLog passes asynq's words on, at level debug: they are about Redis, come many times a second while it is away, and
+// our own calls have said it by then.
 type asynqLog struct{ log *slog.Logger }
 
 func (l asynqLog) Debug(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
-func (l asynqLog) Info(args ...any)  { l.log.Info(fmt.Sprint(args...)) }
-func (l asynqLog) Warn(args ...any)  { l.log.Warn(fmt.Sprint(args...)) }
-func (l asynqLog) Error(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+func (l asynqLog) Info(args ...any)  { l.log.Debug(fmt.Sprint(args...)) }
+func (l asynqLog) Warn(args ...any)  { l.log.Debug(fmt.Sprint(args...)) }
+func (l asynqLog) Error(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 func (l asynqLog) Fatal(args ...any) { l.log.Error(fmt.Sprint(args...)) }

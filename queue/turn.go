@@ -189,12 +189,17 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		answer, err := c.next(args)
 		if err == nil {
+			if c.away.Swap(false) {
+				c.log.Info("Redis is back; what attempts came to is stored")
+			}
 			return answer, nil
 		}
 		if c.hard.Err() != nil {
 			return nil, c.hard.Err()
 		}
-		c.log.Warn("Redis did not take what an attempt came to; it will be offered again", "error", err)
+		if !c.away.Swap(true) {
+			c.log.Warn("Redis does not answer; what attempts come to is kept and offered until it does", "error", err)
+		}
 		if pause(c.hard, wait) != nil {
 			return nil, c.hard.Err()
 		}

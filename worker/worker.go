@@ -126,9 +126,12 @@ func (w *Worker) report(a *queue.Attempt, s *queue.Settlement, took time.Duratio
 	if s.Verdict == queue.Done {
 		w.metrics.latency[a.Kind].Observe(max(0, a.Now.Add(took).Sub(a.Since).Seconds()))
 	}
-	level := slog.LevelDebug
-	if s.Class != mail.Delivered {
-		level = slog.LevelInfo
+	level := slog.LevelInfo
+	switch s.Class {
+	case mail.Delivered:
+		level = slog.LevelDebug
+	case mail.Configuration, mail.Unknown: // somebody has to look
+		level = slog.LevelWarn
 	}
 	if !w.log.Enabled(context.Background(), level) {
 		return
