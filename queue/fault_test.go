@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -451,5 +452,60 @@ func TestTurnWhoseTaskIsGoneIsReplaced(t *testing.T) {
 	join(t, r, deliverAll(sent), nil)
 	if id := <-sent; id != receipt.ID {
 		t.Errorf("sent %s, want %s", id, receipt.ID)
+	}
+}
+
+func TestWorkerCutOffAtAnyStepLosesNothingAndDoublesOnlyWhatPassedItsFence(t *testing.T) {
+	const messages = 6
+	for _, lost := range []bool{false, true} {
+		for steps := int64(0); steps < 36; steps += 4 {
+			t.Run(fmt.Sprintf("answer lost %v, at command %d", lost, steps), func(t *testing.T) {
+				t.Parallel()
+				r := queuetest.Start(t)
+				q := open(t, r.Client)
+				receipt, err := q.EnqueueBatch(t.Context(), batch(mail.Report, messages))
+				if err != nil {
+					t.Fatal(err)
+				}
+				var mu sync.Mutex
+				sent := map[string][]string{} // by whom, for each message
+				send := func(who string) func(*Turn) {
+					return func(turn *Turn) {
+						var last *Settlement
+						for a := turn.Next(nil); a != nil; a = turn.Next(last) {
+							if a.Fence() != nil {
+								last = &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
+								continue
+							}
+							mu.Lock()
+							sent[a.MessageID] = append(sent[a.MessageID], who)
+							mu.Unlock()
+							last = delivered(a)
+						}
+					}
+				}
+				first := join(t, r, send("first"), func(o *ConsumerOptions) { o.Grace = time.Millisecond })
+				first.line.lost = lost
+				first.line.left.Store(steps)
+				first.line.dies.Store(true)
+				eventually(t, "the first worker is cut off, or done", func() bool {
+					b, err := q.Batch(t.Context(), receipt.ID)
+					return first.line.cut.Load() || err == nil && b.Delivered == messages
+				})
+				join(t, r, send("second"), nil)
+				eventually(t, "everything is delivered", func() bool {
+					b, err := q.Batch(t.Context(), receipt.ID)
+					return err == nil && b.Delivered == messages
+				})
+				mu.Lock()
+				defer mu.Unlock()
+				for _, id := range receipt.IDs {
+					if by := sent[id]; len(by) == 0 || len(by) > 2 || len(by) == 2 && by[0] != "first" {
+						t.Errorf("a message was sent by %v; want once, or a second time after the first worker was cut off", by)
+					}
+				}
+				noContentIsLeft(t, q)
+			})
+		}
 	}
 }
