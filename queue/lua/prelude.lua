@@ -184,8 +184,9 @@ local function finish(id, r, state, now, max)
   if state ~= DELIVERED and h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], state, 1) end
   release(id, r, now, max)
   local tab = string.find(r.payload, '\t', 1, true)
+  local last = string.match(r.history, '.*\n(.*)$') or r.history
   redis.call('SET', P .. 'm:' .. id, table.concat({FORMAT, state, h[KIND], h[BATCH], '', h[ATTEMPTS], '', '', '', '', h[MARKS], int(now)}, '\t') ..
-    '\n' .. (tab and string.sub(r.payload, tab) or '') .. '\n' .. string.match(r.history, '%d*([^\n]*)$'))
+    '\n' .. (tab and string.sub(r.payload, tab) or '') .. '\n' .. string.match(last, '^%d*(.*)$'))
   remember('m:' .. id, max)
 end
 
