@@ -62,7 +62,7 @@ func batch(kind mail.Kind, n int) mail.Batch {
 func delivered(a *Attempt) *Settlement {
 	outcomes := make([]mail.Outcome, len(a.Offered))
 	for i := range outcomes {
-		outcomes[i] = mail.Outcome{Class: mail.Delivered, Code: 250, Reply: "250 2.0.0 Ok: queued as 4Xyz"}
+		outcomes[i] = mail.Outcome{Class: mail.Delivered, Code: 250, Reply: "250 2.0.0 Ok: queued as 4XyzLQ2hb9z1Kd7m"}
 	}
 	return &Settlement{Attempt: a, Verdict: Done, Class: mail.Delivered, Counted: true, Outcomes: outcomes}
 }
