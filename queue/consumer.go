@@ -134,6 +134,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	defer func() {
 		endParts()
 		endLease()
+		cancelHard() // which the combiners wait for
 		parts.Wait()
 	}()
 	held := make(chan struct{})

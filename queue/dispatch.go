@@ -65,6 +65,7 @@ func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	var failed error
 	for i := 1; i+3 < len(values); i += 4 {
 		t := &Turn{id: text(values[i]), key: text(values[i+1]), unit: text(values[i+2])}
 		alert := text(values[i+3]) == "alert"
@@ -78,8 +79,11 @@ func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
 			}
 			// The unit is given to a turn that nobody will ever run: take it back, or leave it to the sweep.
 			_ = c.queue.run(ctx, "withdraw", t.id, t.key, t.unit).Err()
-			return 0, err
+			failed = err
 		}
+	}
+	if failed != nil {
+		return 0, failed
 	}
 	wait := c.options.SweepInterval
 	if ms, _ := values[0].(int64); ms >= 0 {

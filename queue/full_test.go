@@ -12,7 +12,7 @@ import (
 func TestAFullRedisRefusesMailAndStillSendsWhatItHas(t *testing.T) {
 	r := queuetest.Start(t)
 	q := open(t, r.Client)
-	version := activate(t, q, 3)
+	version := activate(t, q, 12) // more than the process has hands for without asynq
 	receipt, err := q.EnqueueBatch(t.Context(), batch(mail.Report, 300))
 	if err != nil {
 		t.Fatal(err)

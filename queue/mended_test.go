@@ -376,3 +376,19 @@ func TestStoppingDoesNotRaceWithTurnsThatBegin(t *testing.T) {
 		<-done
 	}
 }
+
+// A fault before it is known who is pending must count and wait as any other: else the message stops its lane for good.
+func TestMessageThatAlwaysFaultsWhileItIsOpenedComesBackLater(t *testing.T) {
+	q, _ := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	id := enqueue(t, q, message(mail.Report, "ada@example.net"))
+	turn := d.turn()
+	if turn.Next(nil) == nil {
+		t.Fatal("nothing to do")
+	}
+	turn.open.marks, turn.open.Offered = "", nil // as far as prepare has come when it meets the fault
+	turn.end()
+	if s := status(t, q, id); s.State != Queued || s.Attempts != 1 || s.Due.IsZero() {
+		t.Errorf("%s after %d counted attempts, due %v; want queued, 1, later", s.State, s.Attempts, s.Due)
+	}
+}

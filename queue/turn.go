@@ -225,17 +225,15 @@ func (s *Settlement) args(worker string) []any {
 	if a.lease != nil {
 		worker = a.lease.worker
 	}
-	outcomes := s.Outcomes
-	if outcomes == nil {
-		outcomes = []mail.Outcome{{Class: s.Class, Step: "stopped", Reply: "Stopped before anything was handed over."}}
-		return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(),
-			historyLine(worker, []int{0}, outcomes), "0", 0, token(6), 0, "", 0}
+	outcomes, offered := s.Outcomes, a.Offered
+	if len(outcomes) == 0 {
+		outcomes, offered = []mail.Outcome{{Class: s.Class, Step: "stopped", Reply: "Stopped before anything was handed over."}}, []int{0}
 	}
 	counted := "0"
 	if s.Counted {
 		counted = "1"
 	}
-	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), historyLine(worker, a.Offered, outcomes),
+	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), historyLine(worker, offered, outcomes),
 		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds()}
 }
 
