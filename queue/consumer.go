@@ -262,7 +262,19 @@ func (c *Consumer) begins() bool {
 
 // work runs a turn to its end.
 func (c *Consumer) work(t *Turn) {
-	t.consumer, t.run, t.ends = c, token(8), time.Now().Add(turnTime)
+	t.consumer, t.run, t.ends, t.line = c, token(8), time.Now().Add(turnTime), make(chan struct{}, 1)
+	var other sync.WaitGroup
+	t.second = func() {
+		t.second = nil
+		h := t.hand()
+		other.Go(func() { c.handTurn(h) })
+	}
+	c.handTurn(t)
+	other.Wait()
+}
+
+// handTurn has one hand of a turn handled.
+func (c *Consumer) handTurn(t *Turn) {
 	defer func() {
 		if p := recover(); p != nil {
 			// The panic's text may hold content: only its type and place are told.

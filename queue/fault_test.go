@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -411,7 +412,8 @@ func TestATurnRunTwiceByAsynqSendsOnce(t *testing.T) {
 	// A second worker's asynq takes the running task for abandoned, as a clock that is ahead makes it: the same task again.
 	units := q.redis.HGetAll(t.Context(), q.key("u:mail.example.com:587")).Val()
 	for unit, value := range units {
-		turn := &Turn{key: "mail.example.com:587", unit: unit, id: value[:11]}
+		id, _, _ := strings.Cut(value, "\t")
+		turn := &Turn{key: "mail.example.com:587", unit: unit, id: id}
 		if err := p.handle(context.Background(), asynq.NewTask("turn", turn.payload())); err != nil {
 			t.Errorf("the second run: %v", err)
 		}
@@ -444,9 +446,8 @@ func TestTurnWhoseTaskIsGoneIsReplaced(t *testing.T) {
 		t.Fatalf("%d units are out, want 1", n)
 	}
 	for unit, value := range q.redis.HGetAll(t.Context(), q.key("u:mail.example.com:587")).Val() {
-		old := []byte(value)
-		copy(old[13:], "1000000000000") // given out long ago
-		q.redis.HSet(t.Context(), q.key("u:mail.example.com:587"), unit, old)
+		turn, _, _ := strings.Cut(value, "\t")
+		q.redis.HSet(t.Context(), q.key("u:mail.example.com:587"), unit, turn+"\t\t\t1000000000000") // given out long ago
 	}
 	sent := make(chan string, 1)
 	join(t, r, deliverAll(sent), nil)

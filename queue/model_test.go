@@ -414,8 +414,9 @@ func (m *model) read(rt *rapid.T) *books {
 		case "u":
 			units, _ := m.server.HKeys(key)
 			for _, unit := range units {
-				if f := strings.Split(m.server.HGet(key, unit), "\t"); f[5] != "" {
-					b.units[f[5]] = append(b.units[f[5]], f[4])
+				for _, open := range strings.Split(m.server.HGet(key, unit), "\n")[1:] {
+					f := strings.Split(open, "\t")
+					b.units[f[1]] = append(b.units[f[1]], f[0])
 				}
 			}
 		}

@@ -11,8 +11,11 @@ import (
 	"github.com/postroom/postroom/mail"
 )
 
-// Turn is the right to send, one after the other, mail that one limit key binds, on one unit of its concurrency. Its
-// methods are for one goroutine.
+// Turn is the right to send, one after the other, mail that one limit key binds, on one unit of its concurrency.
+//
+// A turn that meets more than one message gets a second hand: another Turn of the same unit, which a handler works off at
+// the same time. While one hands its message over, the other settles its last and begins its next; Attempt.Line sees to it that
+// only one of the two is with the provider. The methods of each are for one goroutine.
 type Turn struct {
 	consumer *Consumer
 	id       string
@@ -21,7 +24,10 @@ type Turn struct {
 	run      string
 	ends     time.Time
 	over     bool
-	open     *Attempt // begun and not settled
+	open     *Attempt      // begun and not settled
+	begun    int           // attempts of this hand
+	line     chan struct{} // of both hands: filled while one of them hands over
+	second   func()        // starts the other hand; nil if it has been, or if this is the other
 }
 
 // Attempt is one message to be handed over now, once.
@@ -40,9 +46,42 @@ type Attempt struct {
 	Now, Since time.Time
 
 	marks    string
+	turn     *Turn
 	lease    *lease
 	deadline time.Time // when others take it for lost
 	fenced   bool      // its point of no return may have been passed
+}
+
+// linePatience is how long an attempt waits for its line before it is handed back: it must not wait behind a slow message
+// while other units have their hands free.
+const linePatience = 200 * time.Millisecond
+
+// ErrLineBusy says that the turn's other message takes its time: hand this one back.
+var ErrLineBusy = errors.New("queue: the unit's line is busy")
+
+// Line waits until no other attempt of the same unit is with the provider. Call it before anything is sent, and leave when
+// the outcome is known. On an error (ErrLineBusy, or that of ctx) nothing may be sent: the attempt is to be handed back.
+func (a *Attempt) Line(ctx context.Context) (leave func(), err error) {
+	if a.turn == nil {
+		return func() {}, nil // the zero Attempt has the line to itself
+	}
+	leave = func() { <-a.turn.line }
+	select {
+	case a.turn.line <- struct{}{}:
+		return leave, nil
+	default:
+	}
+	patience := time.NewTimer(linePatience)
+	defer patience.Stop()
+	select {
+	case a.turn.line <- struct{}{}:
+		return leave, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-patience.C:
+		a.turn.ends = time.Time{} // the other hand goes on alone
+		return nil, ErrLineBusy
+	}
 }
 
 // Refused reports whether an earlier attempt was refused for good by a recipient.
@@ -130,7 +169,10 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 		switch answer.what {
 		case "attempt":
 			// Open from here on: a panic while it is prepared, or settled, must not leave its record without a unit.
-			t.open = &Attempt{ID: attempt, MessageID: answer.message, lease: l, deadline: asked.Add(c.options.AttemptTimeout)}
+			t.open = &Attempt{ID: attempt, MessageID: answer.message, turn: t, lease: l, deadline: asked.Add(c.options.AttemptTimeout)}
+			if t.begun++; t.begun == 2 && t.second != nil {
+				t.second()
+			}
 			a, fault := t.prepare(answer, t.open)
 			if fault == nil {
 				return a
@@ -209,6 +251,11 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 // settleOnly stores an outcome although the turn is over, as happens when a message could not be opened at its end.
 func (t *Turn) settleOnly(last *Settlement) {
 	_, _ = t.call(last, t.consumer.lease.Load(), "")
+}
+
+// hand gives another hand of the same turn.
+func (t *Turn) hand() *Turn {
+	return &Turn{consumer: t.consumer, id: t.id, key: t.key, unit: t.unit, run: t.run, ends: t.ends, line: t.line}
 }
 
 func (s *Settlement) args(worker string) []any {

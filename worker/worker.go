@@ -4,6 +4,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -70,8 +71,18 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	} else {
 		foreign = !strings.EqualFold(m.From.Address, w.options.From.Address)
 	}
+	given := time.Now()
+	leave, err := a.Line(ctx)
+	if errors.Is(err, queue.ErrLineBusy) {
+		w.log.Debug("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", err)
+		return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
+	}
 	begun := time.Now()
-	outcomes, err := w.send(ctx, a)
+	var outcomes []mail.Outcome
+	if err == nil {
+		outcomes, err = w.send(ctx, a)
+		leave()
+	}
 	took := time.Since(begun)
 	if err != nil {
 		w.log.Info("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", err)
@@ -82,8 +93,8 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 		schedule = DefaultSchedule()
 	}
 	s := decide(a, outcomes, policy{schedule: schedule, onUnknown: w.options.OnUnknown[a.Kind], foreign: foreign,
-		now: a.Now.Add(took), random: rand.Float64()})
-	w.report(a, s, took)
+		now: a.Now.Add(time.Since(given)), random: rand.Float64()})
+	w.report(a, s, took, a.Now.Add(time.Since(given)))
 	return s
 }
 
@@ -120,11 +131,11 @@ func (w *Worker) send(ctx context.Context, a *queue.Attempt) (outcomes []mail.Ou
 }
 
 // report logs one line with fixed keys and counts.
-func (w *Worker) report(a *queue.Attempt, s *queue.Settlement, took time.Duration) {
+func (w *Worker) report(a *queue.Attempt, s *queue.Settlement, took time.Duration, ended time.Time) {
 	w.metrics.attempts[s.Class].Inc()
 	w.metrics.duration.Observe(took.Seconds())
 	if s.Verdict == queue.Done {
-		w.metrics.latency[a.Kind].Observe(max(0, a.Now.Add(took).Sub(a.Since).Seconds()))
+		w.metrics.latency[a.Kind].Observe(max(0, ended.Sub(a.Since).Seconds()))
 	}
 	level := slog.LevelInfo
 	switch s.Class {

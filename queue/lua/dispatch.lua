@@ -85,7 +85,7 @@ for _, key in ipairs(order) do
       if k.all <= 0 or n >= provider.concurrency then break end
       if not out[tostring(unit)] then
         local turn = ARGV[1] .. '.' .. string.sub(redis.sha1hex(key), 1, 8) .. '.' .. unit
-        redis.call('HSET', P .. 'u:' .. key, unit, table.concat({turn, '', '', int(now), '', '', ''}, '\t'))
+        keep(key, unit, {turn, '', '', int(now), open = {}})
         redis.call('SADD', P .. 'keys', key)
         for _, v in ipairs({turn, key, tostring(unit), k.alerts > 0 and 'alert' or 'mail'}) do answer[#answer + 1] = v end
         n, k.all, k.alerts = n + 1, k.all - 1, k.alerts - 1

@@ -13,7 +13,8 @@
 --   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's
 --              own and small)
 --   "again":   nothing found yet, only stale entries; call again
---   "idle", "held", "version", "shrunk", "ended": the turn is over and its unit is free
+--   "idle", "held", "version", "shrunk", "ended": this hand of the turn is over, and the unit is free unless the other has
+--              an attempt open
 --   "stale":   the unit is no longer this turn's
 --   "error":   a fault, in words
 -- stale is the number of stale entries that were dropped, and ended has two letters, state and kind, for each message that
@@ -119,29 +120,43 @@ local function call(at)
 
   local u = unit_of(redis.call('HGET', P .. 'u:' .. key, unit))
   if u[TURN] ~= turn or (u[RUN] ~= '' and u[RUN] ~= run) then return {settled, 'stale', 0, ''} end
-
-  if attempt ~= '' and u[UATTEMPT] == attempt then
-    -- This very call has been made before, and its answer was lost.
-    local r = load(u[MESSAGE])
-    if r and r.head[ATTEMPT] == attempt then
-      return give(settled, u[MESSAGE], r, r.head[BATCH] ~= '' and batch_of(r), 0, '')
+  for _, o in ipairs(u.open) do
+    if attempt ~= '' and o.attempt == attempt then
+      -- This very call has been made before, and its answer was lost.
+      local r = load(o.message)
+      if r and r.head[ATTEMPT] == attempt then
+        return give(settled, o.message, r, r.head[BATCH] ~= '' and batch_of(r), 0, '')
+      end
     end
   end
-
-  local over
-  if attempt == '' then
-    over = 'ended'
-  elseif not provider or provider.version ~= ARGV[1] then
-    over = 'version'
-  elseif redis.call('HLEN', P .. 'u:' .. key) > provider.concurrency then
-    over = 'shrunk'
-  elseif till(key) > now then
-    over = 'held'
+  for i = #u.open, 1, -1 do
+    if u.open[i].attempt == ARGV[at + 8] then table.remove(u.open, i) end
   end
-  if over then
-    free(key, unit)
+  u[RUN], u[WORKER], u[SINCE] = run, worker, int(now)
+
+  -- over ends this hand of the turn; its unit is free when the other hand has nothing open either.
+  local function over(why, stale, ended)
+    if #u.open > 0 then
+      keep(key, unit, u)
+    else
+      free(key, unit)
+    end
+    return {settled, why, stale, ended}
+  end
+
+  local why
+  if attempt == '' then
+    why = 'ended'
+  elseif not provider or provider.version ~= ARGV[1] then
+    why = 'version'
+  elseif redis.call('HLEN', P .. 'u:' .. key) > provider.concurrency then
+    why = 'shrunk'
+  elseif till(key) > now then
+    why = 'held'
+  end
+  if why then
     wake()
-    return {settled, over, 0, ''}
+    return over(why, 0, '')
   end
 
   -- Whose work this key's limits bind: everyone's (nil), or one mailbox's and, if it is the provider's own, that of mail
@@ -156,8 +171,7 @@ local function call(at)
   for _ = 1, 50 do
     local entry = choose(key, senders)
     if not entry then
-      free(key, unit)
-      return {settled, 'idle', stale, ended}
+      return over('idle', stale, ended)
     end
     local id, generation = string.match(entry, '^([^:]*):?(.*)$')
     local r, newer = load(id)
@@ -175,13 +189,13 @@ local function call(at)
         ended = ended .. EXPIRED .. r.head[KIND]
       else
         begin(id, r, attempt, now)
-        redis.call('HSET', P .. 'u:' .. key, unit,
-          table.concat({turn, run, worker, int(now), attempt, id, int(now + tonumber(ARGV[2]))}, '\t'))
+        u.open[#u.open + 1] = {attempt = attempt, message = id, deadline = int(now + tonumber(ARGV[2]))}
+        keep(key, unit, u)
         return give(settled, id, r, b, stale, ended)
       end
     end
   end
-  redis.call('HSET', P .. 'u:' .. key, unit, table.concat({turn, run, worker, int(now), '', '', ''}, '\t'))
+  keep(key, unit, u)
   return {settled, 'again', stale, ended}
 end
 

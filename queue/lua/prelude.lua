@@ -78,13 +78,25 @@ local function note(r, line)
   end
 end
 
--- Units of a limit key that are out: a hash P.."u:"..key, unit -> turn, run, worker, since, attempt, message, deadline.
-local TURN, RUN, WORKER, SINCE, UATTEMPT, MESSAGE, DEADLINE = 1, 2, 3, 4, 5, 6, 7
-local UNIT = '^' .. string.rep('([^\t]*)\t', 6) .. '([^\t]*)$'
+-- Units of a limit key that are out: a hash P.."u:"..key, unit -> turn, run, worker, since; then a line for each attempt that
+-- is under way: attempt, message, deadline. They are at most two: one is handed over, the next is begun meanwhile.
+local TURN, RUN, WORKER, SINCE = 1, 2, 3, 4
 
 local function unit_of(value)
-  if not value then return {} end
-  return {string.match(value, UNIT)}
+  local u = {open = {}}
+  if not value then return u end
+  local lines
+  u[TURN], u[RUN], u[WORKER], u[SINCE], lines = string.match(value, '^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\n]*)(.*)$')
+  for attempt, message, deadline in string.gmatch(lines or '', '\n([^\t]*)\t([^\t]*)\t([^\n]*)') do
+    u.open[#u.open + 1] = {attempt = attempt, message = message, deadline = deadline}
+  end
+  return u
+end
+
+local function keep(key, unit, u)
+  local value = table.concat(u, '\t')
+  for _, o in ipairs(u.open) do value = value .. '\n' .. o.attempt .. '\t' .. o.message .. '\t' .. o.deadline end
+  redis.call('HSET', P .. 'u:' .. key, unit, value)
 end
 
 -- active gives the active provider's version, how it keys its limits ("account" or "mailbox"), the key of the account,

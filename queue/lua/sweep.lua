@@ -23,11 +23,14 @@ for _, key in ipairs(page[2]) do
   for i = 1, #units, 2 do
     local unit, u = units[i], unit_of(units[i + 1])
     local begun = u[RUN] ~= ''
-    local overdue = u[DEADLINE] ~= '' and tonumber(u[DEADLINE]) < now
-    if begun and (overdue or not alive[u[WORKER]]) then
+    local dead, left = begun and not alive[u[WORKER]], {}
+    for _, o in ipairs(u.open) do
       local r, newer
-      if u[MESSAGE] ~= '' then r, newer = load(u[MESSAGE]) end
-      if r and r.head[STATE] == SENDING and r.head[ATTEMPT] == u[UATTEMPT] then
+      if dead or tonumber(o.deadline) < now then r, newer = load(o.message) end
+      if newer or not (dead or tonumber(o.deadline) < now) then
+        -- A record that only a newer worker can read keeps its unit until one sweeps.
+        left[#left + 1] = o
+      elseif r and r.head[STATE] == SENDING and r.head[ATTEMPT] == o.attempt then
         -- Head[BEGUN] stays: should the outcome come after all, it takes the place of this one.
         count(r.head)
         r.head[CLASS] = ARGV[8]
@@ -35,19 +38,21 @@ for _, key in ipairs(page[2]) do
         local verdict = decided(r.head[MARKS])
         if verdict == 'delivered' then
           -- A late outcome of an earlier attempt has said so.
-          finish(u[MESSAGE], r, DELIVERED, now, tonumber(ARGV[11]))
+          finish(o.message, r, DELIVERED, now, tonumber(ARGV[11]))
         elseif verdict == 'failed' or policy[r.head[KIND]] == 'hold' or tonumber(r.head[ATTEMPTS]) >= MOST then
-          fail(u[MESSAGE], r, now)
+          fail(o.message, r, now)
         else
-          again(u[MESSAGE], r, generation, now, 0)
+          again(o.message, r, generation, now, 0)
         end
         answer[2] = answer[2] + 1
       end
-      -- A record that only a newer worker can read keeps its unit until one sweeps.
-      if not newer then
-        free(key, unit)
-        answer[3] = answer[3] + 1
-      end
+    end
+    if (dead or #u.open > 0) and #left == 0 then
+      free(key, unit)
+      answer[3] = answer[3] + 1
+    elseif #left < #u.open then
+      u.open = left
+      keep(key, unit, u)
     elseif not begun and tonumber(u[SINCE]) + tonumber(ARGV[3]) < now then
       for _, v in ipairs({u[TURN], key, unit}) do answer[#answer + 1] = v end
     end
