@@ -5,13 +5,16 @@ import (
 	"flag"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
@@ -31,8 +34,29 @@ func size(long, short int) int {
 	return short
 }
 
-// bareAsynq drains n tasks with an empty handler and gives the tasks per second.
-func bareAsynq(t *testing.T, r *queuetest.Redis, n, concurrency int, weights map[string]int) float64 {
+// cpu gives the processor time that this process and a Redis have used.
+func cpu(t *testing.T, r *queuetest.Redis) (own, server time.Duration) {
+	t.Helper()
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		t.Fatal(err)
+	}
+	info, err := r.Client.InfoMap(t.Context(), "cpu").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"used_cpu_user", "used_cpu_sys"} {
+		seconds, err := strconv.ParseFloat(info["CPU"][name], 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server += time.Duration(seconds * float64(time.Second))
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano()), server
+}
+
+// bareAsynq drains n tasks with an empty handler.
+func bareAsynq(t *testing.T, r *queuetest.Redis, n, concurrency int, weights map[string]int) drained {
 	t.Helper()
 	var names []string
 	for name := range weights {
@@ -47,6 +71,7 @@ func bareAsynq(t *testing.T, r *queuetest.Redis, n, concurrency int, weights map
 	var done atomic.Int64
 	finished := make(chan struct{})
 	server := asynq.NewServerFromRedisClient(r.Client, asynq.Config{Concurrency: concurrency, Queues: weights, LogLevel: asynq.FatalLevel})
+	own, redis := cpu(t, r)
 	begun := time.Now()
 	err := server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error {
 		if done.Add(1) == int64(n) {
@@ -63,7 +88,8 @@ func bareAsynq(t *testing.T, r *queuetest.Redis, n, concurrency int, weights map
 	case <-time.After(5 * time.Minute):
 		t.Fatal("bare asynq did not finish")
 	}
-	return float64(n) / time.Since(begun).Seconds()
+	took := time.Since(begun)
+	return since(t, r, n, took, own, redis)
 }
 
 // null is a sender that accepts everything at once.
@@ -80,15 +106,27 @@ func (null) Close() error { return nil }
 
 // drained is what a drain came to.
 type drained struct {
-	perSecond      float64
+	perSecond float64
+	// own and redis are processor time for each mail, of this process and of Redis.
+	own, redis     time.Duration
 	scriptsPerMail float64
+}
+
+func since(t *testing.T, r *queuetest.Redis, n int, took, own, redis time.Duration) drained {
+	t.Helper()
+	ownNow, redisNow := cpu(t, r)
+	return drained{perSecond: float64(n) / took.Seconds(), own: (ownNow - own) / time.Duration(n), redis: (redisNow - redis) / time.Duration(n)}
 }
 
 // drain sends n mails of 2 KB, accepted beforehand as one batch, by sender at a concurrency.
 func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurrency int) drained {
 	t.Helper()
 	registry := prometheus.NewRegistry()
-	q, err := queue.Open(t.Context(), queue.Options{Client: r.Client, Registerer: registry})
+	options := *r.Client.Options()
+	options.Protocol, options.PushNotificationProcessor = 2, nil // as serve does
+	client := redis.NewClient(&options)
+	defer func() { _ = client.Close() }()
+	q, err := queue.Open(t.Context(), queue.Options{Client: client, Registerer: registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,6 +150,7 @@ func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurre
 	c := q.NewConsumer(queue.ConsumerOptions{ProviderVersion: version, Handle: w.HandleTurn, Concurrency: 50})
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
+	own, redis := cpu(t, r)
 	begun := time.Now()
 	go func() { ended <- c.Run(ctx) }()
 	var took time.Duration
@@ -131,7 +170,9 @@ func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurre
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	return drained{float64(n) / took.Seconds(), (scripts(t, registry) - before) / float64(n)}
+	d := since(t, r, n, took, own, redis)
+	d.scriptsPerMail = (scripts(t, registry) - before) / float64(n)
+	return d
 }
 
 // scripts gives how many of our scripts were called.
@@ -163,15 +204,16 @@ func TestDrain(t *testing.T) {
 		nothing := drain(t, queuetest.Start(t), null{}, n, concurrency)
 		smtp := drain(t, queuetest.Start(t), smtpTo(t, address, concurrency), n, concurrency)
 		t.Logf("%d mails, %d connections:", n, concurrency)
-		row := func(what string, perSecond float64, more string) {
-			t.Logf("  %-46s %7.0f/s  %5.2f  %5.2f  %5.2f  %s", what, perSecond, perSecond/three, perSecond/one, perSecond/source, more)
+		row := func(what string, d drained, more string) {
+			t.Logf("  %-46s %7.0f/s  %5.2f  %5.2f  %5.2f  %4d us %4d us  %s", what, d.perSecond, d.perSecond/three.perSecond, d.perSecond/one.perSecond,
+				d.perSecond/source, d.own.Microseconds(), d.redis.Microseconds(), more)
 		}
-		t.Logf("  %-46s %9s  %5s  %5s  %5s", "", "", "/three", "/one", "/source")
+		t.Logf("  %-46s %9s  %5s  %5s  %5s  %7s %7s", "", "", "/three", "/one", "/source", "CPU own", "Redis")
 		row("bare asynq, three weighted queues, empty handler", three, "")
 		row("bare asynq, one queue, empty handler", one, "")
-		row("smtp-source straight into the sink", source, "")
-		row("postroom, a sender that does nothing", nothing.perSecond, fmt.Sprintf("%.3f scripts a mail", nothing.scriptsPerMail))
-		row("postroom, SMTP into the sink", smtp.perSecond, fmt.Sprintf("%.3f scripts a mail", smtp.scriptsPerMail))
+		row("smtp-source straight into the sink", drained{perSecond: source}, "")
+		row("postroom, a sender that does nothing", nothing, fmt.Sprintf("%.3f scripts a mail", nothing.scriptsPerMail))
+		row("postroom, SMTP into the sink", smtp, fmt.Sprintf("%.3f scripts a mail", smtp.scriptsPerMail))
 		if most := 1.1; *full && smtp.scriptsPerMail > most {
 			t.Errorf("%.3f scripts for each mail, at most %.1f", smtp.scriptsPerMail, most)
 		}

@@ -8,7 +8,7 @@ import (
 )
 
 // nextFields is the number of fields of one call in next.lua.
-const nextFields = 18
+const nextFields = 19
 
 // combiners is how many calls of next.lua may be under way at once: while Redis works off one, the next fills.
 const combiners = 2

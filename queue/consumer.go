@@ -80,7 +80,9 @@ type Consumer struct {
 	stopping context.Context
 	hard     context.Context
 	stop     context.CancelFunc
-	here     chan struct{}  // filled by turns that run without asynq
+	here     chan struct{}  // filled by turns that run without asynq, for alerts
+	looking  chan struct{}  // filled by those that begin when a limit has room again
+	looks    looks
 	calls    chan *nextCall // of next.lua
 	stale    chan struct{}  // closed when the provider's settings are no longer the active ones
 	once     sync.Once
@@ -114,7 +116,8 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime, faultDelay: faultDelay,
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
 		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
-		calls: make(chan *nextCall), here: make(chan struct{}, o.AlertConcurrency), stale: make(chan struct{}),
+		calls: make(chan *nextCall), here: make(chan struct{}, o.AlertConcurrency),
+		looking: make(chan struct{}, o.Concurrency), stale: make(chan struct{}),
 	}
 }
 
@@ -166,6 +169,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	endParts()
 	c.stop()
+	c.stopLooks()
 	c.mu.Lock()
 	c.closing = true
 	c.mu.Unlock()
@@ -263,14 +267,16 @@ func (c *Consumer) begins() bool {
 // work runs a turn to its end.
 func (c *Consumer) work(t *Turn) {
 	t.consumer, t.run, t.ends, t.line = c, token(8), time.Now().Add(turnTime), make(chan struct{}, 1)
-	var other sync.WaitGroup
-	t.second = func() {
-		t.second = nil
-		h := t.hand()
-		other.Go(func() { c.handTurn(h) })
+	var others sync.WaitGroup
+	t.more = func() {
+		t.more = nil
+		for range hands - 1 {
+			h := t.hand()
+			others.Go(func() { c.handTurn(h) })
+		}
 	}
 	c.handTurn(t)
-	other.Wait()
+	others.Wait()
 }
 
 // handTurn has one hand of a turn handled.

@@ -37,7 +37,7 @@ func (c *Consumer) dispatch(ctx context.Context) {
 				}
 			}
 		}
-		next, err := c.dispatchOnce(ctx)
+		next, err := c.dispatchOnce(ctx, "")
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("turns could not be handed out; trying again", "error", err)
 			next = time.Second
@@ -59,22 +59,64 @@ func (q *Queue) dedicated(readTimeout time.Duration) redis.UniversalClient {
 	return redis.NewClient(&o)
 }
 
+// dispatchPause is how long a dispatcher waits at most: for what others left undone that died, and woke nobody.
+const dispatchPause = 5 * time.Second
+
+// handout is what one run of dispatch.lua answers.
+type handout struct {
+	wait  time.Duration // until something falls due
+	looks []look
+	turns []*Turn
+	alert []bool // of each turn: it was given out for an alert
+}
+
+// look is a key that this process has undertaken to look at.
+type look struct {
+	key string
+	in  time.Duration
+}
+
+// handOut runs dispatch.lua, with a key to look at besides those that were flagged, or "".
+func (q *Queue) handOut(ctx context.Context, key string) (*handout, error) {
+	values, err := q.run(ctx, "dispatch", token(10), key).Slice()
+	if err != nil {
+		return nil, err
+	}
+	h := &handout{wait: dispatchPause}
+	if ms, _ := values[0].(int64); ms >= 0 {
+		h.wait = min(h.wait, time.Duration(ms)*time.Millisecond)
+	}
+	n, _ := values[1].(int64)
+	values = values[2:]
+	for range n {
+		ms, _ := values[1].(int64)
+		h.looks = append(h.looks, look{text(values[0]), time.Duration(ms) * time.Millisecond})
+		values = values[2:]
+	}
+	for ; len(values) >= 4; values = values[4:] {
+		h.turns = append(h.turns, &Turn{id: text(values[0]), key: text(values[1]), unit: text(values[2])})
+		h.alert = append(h.alert, text(values[3]) == "alert")
+	}
+	return h, nil
+}
+
 // dispatchOnce runs one step and says how long nothing is known to fall due.
-func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
-	values, err := c.queue.run(ctx, "dispatch", token(10)).Slice()
+func (c *Consumer) dispatchOnce(ctx context.Context, key string) (time.Duration, error) {
+	h, err := c.queue.handOut(ctx, key)
 	if err != nil {
 		return 0, err
 	}
+	for _, l := range h.looks {
+		c.lookLater(l.key, l.in)
+	}
 	var failed error
-	for i := 1; i+3 < len(values); i += 4 {
-		t := &Turn{id: text(values[i]), key: text(values[i+1]), unit: text(values[i+2])}
-		alert := text(values[i+3]) == "alert"
-		if alert && c.runHere(t) {
+	for i, t := range h.turns {
+		if h.alert[i] && c.runIn(c.here, t) {
 			continue // nothing is faster than whoever is awake
 		}
-		if err := c.hand(ctx, t, alert); err != nil {
+		if err := c.hand(ctx, t, h.alert[i]); err != nil {
 			// As when Redis has reached its maxmemory: mail that goes out is what makes room again.
-			if c.runHere(t) {
+			if c.runIn(c.here, t) {
 				continue
 			}
 			// The unit is given to a turn that nobody will ever run: take it back, or leave it to the sweep.
@@ -85,27 +127,23 @@ func (c *Consumer) dispatchOnce(ctx context.Context) (time.Duration, error) {
 	if failed != nil {
 		return 0, failed
 	}
-	wait := c.options.SweepInterval
-	if ms, _ := values[0].(int64); ms >= 0 {
-		wait = min(wait, time.Duration(ms)*time.Millisecond)
-	}
-	return wait, nil
+	return h.wait, nil
 }
 
-// runHere works off a turn in this process, without asynq. It reports whether there is a hand free for it.
-func (c *Consumer) runHere(t *Turn) bool {
+// runIn works off a turn in this process, without asynq. It reports whether one of hands is free for it.
+func (c *Consumer) runIn(hands chan struct{}, t *Turn) bool {
 	select {
-	case c.here <- struct{}{}:
+	case hands <- struct{}{}:
 	default:
 		return false
 	}
 	if !c.begins() {
-		<-c.here
+		<-hands
 		return false
 	}
 	go func() {
 		defer c.turns.Done()
-		defer func() { <-c.here }()
+		defer func() { <-hands }()
 		c.work(t)
 	}()
 	return true

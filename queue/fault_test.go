@@ -439,7 +439,7 @@ func TestTurnWhoseTaskIsGoneIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A dispatcher that dies between giving out a unit and handing over its task.
-	if err := q.run(t.Context(), "dispatch", token(10)).Err(); err != nil {
+	if err := q.run(t.Context(), "dispatch", token(10), "").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if n := q.redis.HLen(t.Context(), q.key("u:mail.example.com:587")).Val(); n != 1 {

@@ -35,6 +35,7 @@ func sitDown(t *testing.T, q *Queue, version string, change func(*ConsumerOption
 	c := q.NewConsumer(o)
 	c.hard, c.stop = context.WithCancel(context.Background())
 	c.stopping = c.hard
+	c.looks.closed = true // turns looks at the account by itself
 	var parts sync.WaitGroup
 	for range combiners {
 		parts.Go(func() { c.combine(c.hard) })
@@ -73,13 +74,13 @@ func (d *desk) dies() {
 // turns dispatches once and gives what was handed out.
 func (d *desk) turns() []*Turn {
 	d.t.Helper()
-	values, err := d.queue.run(context.Background(), "dispatch", token(10)).Slice()
+	h, err := d.queue.handOut(context.Background(), account)
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	var turns []*Turn
-	for i := 1; i+3 < len(values); i += 4 {
-		turns = append(turns, d.run(&Turn{id: text(values[i]), key: text(values[i+1]), unit: text(values[i+2])}))
+	for _, t := range h.turns {
+		turns = append(turns, d.run(t))
 	}
 	return turns
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/postroom/postroom/throttle"
 )
 
 //go:embed lua/*.lua
@@ -31,7 +33,7 @@ func scriptNames() []string {
 	return names
 }
 
-// loadScripts puts the prelude in front of each script and, where the server knows them, the flags of Redis 7.
+// loadScripts puts the prelude and the books of limits in front of each script and, where the server knows them, the flags of Redis 7.
 func loadScripts(ctx context.Context, server redis.UniversalClient) (map[string]*redis.Script, error) {
 	const mayFill, mustNot = "#!lua\n", "#!lua flags=allow-oom\n"
 	flags := func(name string) string {
@@ -56,7 +58,7 @@ func loadScripts(ctx context.Context, server redis.UniversalClient) (map[string]
 		}
 		return string(b)
 	}
-	prelude, all := read("prelude"), make(map[string]*redis.Script)
+	prelude, all := read("prelude")+throttle.Books, make(map[string]*redis.Script)
 	for _, name := range scriptNames() {
 		all[name] = redis.NewScript(flags(name) + prelude + read(name))
 	}

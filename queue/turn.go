@@ -9,13 +9,14 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/throttle"
 )
 
 // Turn is the right to send, one after the other, mail that one limit key binds, on one unit of its concurrency.
 //
-// A turn that meets more than one message gets a second hand: another Turn of the same unit, which a handler works off at
-// the same time. While one hands its message over, the other settles its last and begins its next; Attempt.Line sees to it that
-// only one of the two is with the provider. The methods of each are for one goroutine.
+// A turn that meets more than one message gets more hands: other Turns of the same unit, which a handler works off at the
+// same time. While one hands its message over, the others settle their last and begin their next; Attempt.Line sees to it
+// that only one of them is with the provider. The methods of each are for one goroutine.
 type Turn struct {
 	consumer *Consumer
 	id       string
@@ -26,9 +27,13 @@ type Turn struct {
 	over     bool
 	open     *Attempt      // begun and not settled
 	begun    int           // attempts of this hand
-	line     chan struct{} // of both hands: filled while one of them hands over
-	second   func()        // starts the other hand; nil if it has been, or if this is the other
+	line     chan struct{} // of all hands: filled while one of them hands over
+	more     func()        // starts the other hands; nil if it has been called, or if this is one of them
 }
+
+// hands is how many messages a unit has begun at most, of which one is handed over. The others hide how long Redis takes; they
+// are none where limits of rate bind, as they would be taken too early.
+const hands = 4
 
 // Attempt is one message to be handed over now, once.
 type Attempt struct {
@@ -47,6 +52,7 @@ type Attempt struct {
 
 	marks    string
 	turn     *Turn
+	onLine   bool // it has the line already
 	lease    *lease
 	deadline time.Time // when others take it for lost
 	fenced   bool      // its point of no return may have been passed
@@ -65,22 +71,33 @@ func (a *Attempt) Line(ctx context.Context) (leave func(), err error) {
 	if a.turn == nil {
 		return func() {}, nil // the zero Attempt has the line to itself
 	}
-	leave = func() { <-a.turn.line }
+	if a.onLine {
+		return a.leaveLine, nil
+	}
 	select {
 	case a.turn.line <- struct{}{}:
-		return leave, nil
+		a.onLine = true
+		return a.leaveLine, nil
 	default:
 	}
 	patience := time.NewTimer(linePatience)
 	defer patience.Stop()
 	select {
 	case a.turn.line <- struct{}{}:
-		return leave, nil
+		a.onLine = true
+		return a.leaveLine, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-patience.C:
-		a.turn.ends = time.Time{} // the other hand goes on alone
+		a.turn.ends = time.Time{} // the others go on without this hand
 		return nil, ErrLineBusy
+	}
+}
+
+func (a *Attempt) leaveLine() {
+	if a.onLine {
+		a.onLine = false
+		<-a.turn.line
 	}
 }
 
@@ -140,6 +157,9 @@ type Settlement struct {
 	// up to HoldMax.
 	Hold, HoldMax time.Duration
 	Reason        string
+	// Unused says that the provider saw nothing of the attempt, as it could not be reached: what was taken of its limits is
+	// given back. It is always so if Outcomes is nil.
+	Unused bool
 }
 
 // Next settles what the last attempt came to (nil at the start of a turn) and begins the next. It gives nil when the turn
@@ -165,18 +185,23 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 			return nil // the process ends; what is open stays marked in its record
 		}
 		answer.count(last, c.queue.metrics)
+		if answer.look >= 0 {
+			c.lookLater(answer.whose, answer.look)
+		}
 		last, t.open = nil, nil
 		switch answer.what {
 		case "attempt":
 			// Open from here on: a panic while it is prepared, or settled, must not leave its record without a unit.
 			t.open = &Attempt{ID: attempt, MessageID: answer.message, turn: t, lease: l, deadline: asked.Add(c.options.AttemptTimeout)}
-			if t.begun++; t.begun == 2 && t.second != nil {
-				t.second()
+			t.unit = answer.unit
+			if t.begun++; t.begun == 2 && answer.ahead && t.more != nil {
+				t.more()
 			}
 			a, fault := t.prepare(answer, t.open)
 			if fault == nil {
 				return a
 			}
+			t.open.leaveLine()
 			last = fault
 		case "again":
 		default:
@@ -204,6 +229,11 @@ type nextAnswer struct {
 	owner         string
 	chunks, bytes int
 	content       string
+	unit          string        // of the attempt
+	ahead         bool          // other hands may begin the next messages meanwhile
+	limit         string        // that is used up
+	look          time.Duration // when somebody has to look again; below 0: nobody, or somebody else
+	whose         string        // the key to look at
 	stale         int
 	ended         string
 }
@@ -226,7 +256,7 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 	if last != nil {
 		args = append(args, last.args(l.worker)...)
 	} else {
-		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "")
+		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "", "")
 	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		answer, err := c.next(args)
@@ -276,28 +306,39 @@ func (s *Settlement) args(worker string) []any {
 	if len(outcomes) == 0 {
 		outcomes, offered = []mail.Outcome{{Class: s.Class, Step: "stopped", Reply: "Stopped before anything was handed over."}}, []int{0}
 	}
+	used := ""
+	if s.Outcomes == nil || s.Unused {
+		used = throttle.Cost{}.Encode()
+	}
 	counted := "0"
 	if s.Counted {
 		counted = "1"
 	}
 	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), historyLine(worker, offered, outcomes),
-		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds()}
+		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds(), used}
 }
 
 func parseNext(answer any) (*nextAnswer, error) {
 	values, _ := answer.([]any)
 	n := len(values)
-	if n == 5 && text(values[1]) == "error" {
-		return nil, fmt.Errorf("queue: next: %s", text(values[2]))
-	}
-	if n != 4 && n != 11 {
+	if n < 6 {
 		return nil, errors.New("queue: next: unexpected answer")
 	}
-	a := &nextAnswer{settled: text(values[0]), what: text(values[1]), ended: text(values[n-1])}
+	a := &nextAnswer{settled: text(values[0]), what: text(values[1]), whose: text(values[n-3]), ended: text(values[n-1])}
+	look, _ := values[n-4].(int64)
 	stale, _ := values[n-2].(int64)
-	if a.stale = int(stale); n == 11 {
+	a.look, a.stale = time.Duration(look)*time.Millisecond, int(stale)
+	switch {
+	case a.what == "error":
+		return nil, fmt.Errorf("queue: next: %s", text(values[2]))
+	case a.what == "limited" && n == 7:
+		a.limit = text(values[2])
+	case a.what == "attempt" && n == 15:
 		a.message, a.record, a.now, a.owner = text(values[2]), text(values[3]), unixMilli(text(values[4])), text(values[5])
 		a.chunks, a.bytes, a.content = atoi(text(values[6])), atoi(text(values[7])), text(values[8])
+		a.unit, a.ahead = text(values[9]), text(values[10]) == "1"
+	case n != 6:
+		return nil, errors.New("queue: next: unexpected answer")
 	}
 	return a, nil
 }
@@ -310,6 +351,7 @@ const faultDelay = time.Minute
 func (t *Turn) end() {
 	var last *Settlement
 	if a := t.open; a != nil {
+		a.leaveLine()
 		// It counts, and comes back later: a message that always meets the fault must not stop the others.
 		last = &Settlement{Attempt: a, Verdict: Again, Class: mail.Temporary, Counted: true, Delay: t.consumer.faultDelay}
 		if a.fenced {
@@ -328,6 +370,9 @@ func (t *Turn) end() {
 		t.Next(last)
 	}
 }
+
+// largeBytes is the size of content from which on a hand does not read it before it has the line.
+const largeBytes = 1 << 20
 
 // prepare completes an attempt from what next.lua gave. What can't be opened is settled at once: the settlement is returned.
 func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
@@ -357,6 +402,12 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 		return nil, broken(err)
 	}
 	addresses = len(it.To) + len(it.Cc) + len(it.Bcc)
+	if answer.owner == answer.message && answer.bytes > largeBytes {
+		// Of what is large one at a time is in memory for each unit.
+		if _, err := a.Line(t.consumer.stopping); err != nil {
+			return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
+		}
+	}
 	body, err := t.consumer.content(answer)
 	if err != nil && !errors.Is(err, errNoContent) {
 		// Redis did not answer: nobody's fault, and nothing has begun.

@@ -62,6 +62,7 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 		}
 		h := holds[reason(worst)]
 		s.Verdict, s.Reason, s.Hold, s.HoldMax = queue.Back, reason(worst), h.first, h.longest
+		s.Unused = s.Reason == "unreachable"
 		if worst.RetryAfter > 0 {
 			s.Hold, s.HoldMax = min(worst.RetryAfter, longestRetryAfter), 0
 		}

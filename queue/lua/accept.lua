@@ -24,6 +24,6 @@ if tonumber(ARGV[10]) > now then
   await('m:' .. id, tonumber(ARGV[10]))
 else
   push(kind, sender, '-', 'n', id)
-  wake_for(sender)
+  flag_for(sender, now)
 end
 return {'accepted', id}

@@ -7,5 +7,7 @@ if not r then return 'none' end
 if r.head[BATCH] ~= '' and redis.call('HGET', P .. 'b:' .. r.head[BATCH], 'state') ~= 'committed' then return 'none' end
 if r.head[STATE] == CANCELLED then return 'cancelled' end
 if r.head[STATE] ~= QUEUED then return 'too_late' end
-finish(ARGV[1], r, CANCELLED, now_ms(), tonumber(ARGV[2]))
+local now = now_ms()
+finish(ARGV[1], r, CANCELLED, now)
+flush(now, tonumber(ARGV[2]))
 return r.head[KIND]

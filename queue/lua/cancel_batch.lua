@@ -24,10 +24,11 @@ for _, which in ipairs({':d', ':n'}) do
       if newer then
         await('m:' .. entry, now + NEWER)
       elseif r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[2] or '') then
-        finish(parts[1], r, CANCELLED, now, max)
+        finish(parts[1], r, CANCELLED, now)
         ended = ended + 1
       end
     end
+    flush(now, max)
     -- A lane stands in its ring exactly while it has entries.
     if redis.call('EXISTS', lane .. ':d', lane .. ':n') == 0 then
       local ring = P .. 'r:' .. b[2] .. ':' .. b[3]

@@ -16,6 +16,6 @@ if tonumber(ARGV[6]) > now then
   await('b:' .. id, tonumber(ARGV[6]))
 else
   activate(b[3], b[4], id)
-  wake_for(b[4])
+  flag_for(b[4], now)
 end
 return {'accepted', id}

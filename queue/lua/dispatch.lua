@@ -1,96 +1,170 @@
--- dispatch moves what has fallen due into its lanes, gives units that are not out to new turns, as many as there is work
--- for, and says when to look again.
+-- dispatch moves what has fallen due into its lanes, and gives units that are not out to new turns, for the keys that were
+-- flagged: as many as there is work for and the limits have room for. What it cannot let go it has somebody look at later.
 --
--- ARGV: 1 stem for the ids of new turns. Answer: {ms until something falls due or a hold ends (-1: nothing known),
--- turn, key, unit, queue ("alert" or "mail"), turn, key, ...}.
-local STEPS = 200
+-- ARGV: 1 stem for the ids of new turns, 2 a key to look at besides, or "". Answer: {ms until something falls due (-1: nothing
+-- known; 0: there is more to do), looks, then for each look: key, ms from now; then for each turn: turn, key, unit, queue
+-- ("alert" or "mail")}.
+local STEPS, KEYS_AT_ONCE = 200, 100
 local now = now_ms()
+local provider = active()
+local answer, turns = {-1, 0}, {}
+
+local todo, listed = {}, {}
+local function list(key)
+  -- A key of the former provider's.
+  if provider and provider.mode == 'account' and key ~= '*' then key = provider.key end
+  if not listed[key] then
+    listed[key] = true
+    todo[#todo + 1] = key
+  end
+end
 
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', int(now), 'LIMIT', 0, STEPS)) do
   redis.call('ZREM', P .. 'due', member)
-  local parts = split(member, ':')
-  local id = parts[2]
-  if parts[1] == 'b' then
-    local b = redis.call('HMGET', P .. 'b:' .. id, 'kind', 'sender')
-    if b[1] and redis.call('EXISTS', lane_key(b[1], b[2], id) .. ':n') == 1 then activate(b[1], b[2], id) end
+  local what, rest = string.match(member, '^(.):(.*)$')
+  if what == 'k' then
+    list(rest)
+  elseif what == 'b' then
+    local b = redis.call('HMGET', P .. 'b:' .. rest, 'kind', 'sender')
+    if b[1] and redis.call('EXISTS', lane_key(b[1], b[2], rest) .. ':n') == 1 then
+      activate(b[1], b[2], rest)
+      if provider then list(key_of(provider, b[2])) end
+    end
   else
-    local r, newer = load(id)
+    local parts = split(rest, ':')
+    local r, newer = load(parts[1])
     if newer then
       redis.call('ZADD', P .. 'due', int(now + NEWER), member)
-    elseif r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[3] or '') then
+    elseif r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[2] or '') then
       local sender, batch = place(r)
-      push(r.head[KIND], sender, batch, r.head[ATTEMPT] == '' and 'n' or 'd', entry_of(id, r))
+      push(r.head[KIND], sender, batch, r.head[ATTEMPT] == '' and 'n' or 'd', entry_of(parts[1], r))
+      if provider then list(key_of(provider, sender)) end
     end
   end
-end
-
-local answer = {-1}
-local function look_at(at)
-  local wait = math.max(0, at - now)
-  if answer[1] < 0 or wait < answer[1] then answer[1] = wait end
 end
 local first = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
-if first[2] then look_at(tonumber(first[2])) end
-
-local provider = active()
+if first[2] then answer[1] = math.max(0, tonumber(first[2]) - now) end
 if not provider then return answer end
 
--- work counts the entries of a sender's lanes, as far as enough.
-local function work(kind, sender, enough)
-  local n = 0
-  for _, batch in ipairs(redis.call('LRANGE', P .. 'r:' .. kind .. ':' .. sender, 0, enough)) do
-    local lane = lane_key(kind, sender, batch)
-    n = n + redis.call('LLEN', lane .. ':n') + redis.call('LLEN', lane .. ':d')
-    if n >= enough then break end
-  end
-  return n
+local limits, all_limits = limits_of(provider.limits), limits_of(provider.all_limits)
+
+-- An earlier run of this very call, whose answer was lost, has taken its keys from the flagged ones.
+local before = redis.call('GET', P .. 'handed:' .. ARGV[1])
+if before then
+  for _, key in ipairs(split(before, '\t')) do list(key) end
+end
+if ARGV[2] ~= '' then list(ARGV[2]) end
+for _, key in ipairs(redis.call('SPOP', P .. 'ready', KEYS_AT_ONCE)) do list(key) end
+if redis.call('EXISTS', P .. 'ready') == 1 then answer[1] = 0 end
+-- Whoever has undertaken to look at these is late, or gone.
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'looks', '-inf', int(now - LATE), 'LIMIT', 0, KEYS_AT_ONCE)) do
+  redis.call('ZREM', P .. 'looks', key)
+  list(key)
 end
 
-local keys, order = {}, {}
-for _, kind in ipairs({'a', 'r', 's'}) do
-  for _, sender in ipairs(redis.call('LRANGE', P .. 's:' .. kind, 0, -1)) do
-    local key = key_of(provider, sender)
-    local k = keys[key]
-    if not k then
-      k = {alerts = 0, all = 0}
-      keys[key], order[#order + 1] = k, key
+-- slots says how many messages, of one recipient each, a scope's limits have room for: at most most; else from when on one.
+local function slots(scope, of, most)
+  local n = most
+  while n >= 1 do
+    local at = books_room(scope, of, {messages = n, requests = n, recipients = n}, now)
+    if not at then return n end
+    if n == 1 then return 0, at end
+    n = math.floor(n / 2)
+  end
+  return 0, -1
+end
+
+local function look_at(key, at)
+  if not at or at == -1 then return end
+  local ms = arm(key, at, now)
+  if ms >= 0 then
+    answer[2] = answer[2] + 1
+    answer[#answer + 1], answer[#answer + 2] = key, ms
+  end
+end
+
+-- work counts what a key has waiting, as far as enough: alerts, and all.
+local function work(key, enough)
+  local senders, alerts, all = senders_of(provider, key), 0, 0
+  for _, kind in ipairs({'a', 'r', 's'}) do
+    for _, sender in ipairs(senders or redis.call('LRANGE', P .. 's:' .. kind, 0, enough)) do
+      for _, batch in ipairs(redis.call('LRANGE', P .. 'r:' .. kind .. ':' .. sender, 0, enough)) do
+        local lane = lane_key(kind, sender, batch)
+        all = all + redis.call('LLEN', lane .. ':n') + redis.call('LLEN', lane .. ':d')
+        if all >= enough then break end
+      end
+      if all >= enough then break end
     end
-    if k.all < provider.concurrency then
-      local n = work(kind, sender, provider.concurrency)
-      k.all = k.all + n
-      if kind == 'a' then k.alerts = k.alerts + n end
+    if kind == 'a' then alerts = all end
+    if all >= enough then break end
+  end
+  return alerts, math.min(all, enough)
+end
+
+-- everyone is how many more units the provider's limits allow to be out.
+local everyone = provider.all_concurrency
+if everyone < math.huge then everyone = everyone - redis.call('SCARD', P .. 'units') end
+
+local function hand_out(key)
+  local units = redis.call('HGETALL', P .. 'u:' .. key)
+  local out, n, unbegun = {}, #units / 2, 0
+  for i = 1, #units, 2 do
+    local u = unit_of(units[i + 1])
+    out[units[i]] = true
+    -- A turn that was given out but has not begun will take one of what waits.
+    if u[RUN] == '' then
+      unbegun = unbegun + 1
+      if string.sub(u[TURN] or '', 1, #ARGV[1]) == ARGV[1] then
+        for _, v in ipairs({u[TURN], key, units[i], 'mail'}) do turns[#turns + 1] = v end
+      end
+    end
+  end
+  -- More may be out than that, after it was lowered.
+  if n >= provider.concurrency then return end
+  local alerts, wanted = work(key, provider.concurrency)
+  wanted, alerts = math.min(wanted - unbegun, provider.concurrency - n), alerts - unbegun
+  if wanted <= 0 then return end
+  local silent = held_until(key)
+  if silent > now then return look_at(key, silent) end
+  if wanted > everyone then
+    redis.call('SADD', P .. 'blocked', key)
+    wanted = everyone
+  end
+  local at
+  wanted, at = slots(key, limits, wanted)
+  if wanted == 0 then return look_at(key, at) end
+  wanted, at = slots('*', all_limits, wanted)
+  if wanted == 0 then
+    redis.call('SADD', P .. 'blocked', key)
+    return look_at('*', at)
+  end
+  for unit = 0, provider.concurrency - 1 do
+    if wanted <= 0 then break end
+    if not out[tostring(unit)] then
+      local turn = ARGV[1] .. '.' .. string.sub(redis.sha1hex(key), 1, 8) .. '.' .. unit
+      redis.call('HSET', P .. 'u:' .. key, unit, unit_text({turn, '', '', int(now), open = {}}))
+      redis.call('SADD', P .. 'keys', key)
+      if provider.all_concurrency < math.huge then redis.call('SADD', P .. 'units', key .. '\t' .. unit) end
+      for _, v in ipairs({turn, key, tostring(unit), alerts > 0 and 'alert' or 'mail'}) do turns[#turns + 1] = v end
+      wanted, alerts, everyone = wanted - 1, alerts - 1, everyone - 1
     end
   end
 end
 
-for _, key in ipairs(order) do
-  local k = keys[key]
-  local held = tonumber(redis.call('HGET', P .. 'k:' .. key, 'until') or 0)
-  if held > now then
-    look_at(held)
+-- When the provider's own limits have room again, or its hold is over, those go on who waited for that.
+if listed['*'] then
+  local silent = held_until('*')
+  local n, at = slots('*', all_limits, KEYS_AT_ONCE)
+  if silent > now then
+    look_at('*', silent)
   else
-    local out, n = {}, 0
-    local units = redis.call('HGETALL', P .. 'u:' .. key)
-    for i = 1, #units, 2 do
-      local u = unit_of(units[i + 1])
-      out[units[i]], n = true, n + 1
-      -- A turn that was given out but has not begun will take one of what waits.
-      if u[RUN] == '' then k.all, k.alerts = k.all - 1, k.alerts - 1 end
-      if u[RUN] == '' and string.sub(u[TURN], 1, #ARGV[1]) == ARGV[1] then
-        for _, v in ipairs({u[TURN], key, units[i], 'mail'}) do answer[#answer + 1] = v end
-      end
-    end
-    for unit = 0, provider.concurrency - 1 do
-      -- More may be out than that, after it was lowered.
-      if k.all <= 0 or n >= provider.concurrency then break end
-      if not out[tostring(unit)] then
-        local turn = ARGV[1] .. '.' .. string.sub(redis.sha1hex(key), 1, 8) .. '.' .. unit
-        keep(key, unit, {turn, '', '', int(now), open = {}})
-        redis.call('SADD', P .. 'keys', key)
-        for _, v in ipairs({turn, key, tostring(unit), k.alerts > 0 and 'alert' or 'mail'}) do answer[#answer + 1] = v end
-        n, k.all, k.alerts = n + 1, k.all - 1, k.alerts - 1
-      end
-    end
+    for _, key in ipairs(redis.call('SPOP', P .. 'blocked', n)) do list(key) end
+    if redis.call('EXISTS', P .. 'blocked') == 1 then look_at('*', at or now + 10) end
   end
 end
+for _, key in ipairs(todo) do
+  if key ~= '*' then hand_out(key) end
+end
+if #turns > 0 then redis.call('SET', P .. 'handed:' .. ARGV[1], table.concat(todo, '\t'), 'PX', 30000) end
+for _, v in ipairs(turns) do answer[#answer + 1] = v end
 return answer

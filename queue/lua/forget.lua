@@ -27,13 +27,14 @@ for _, id in ipairs(old) do
   local r, newer = load(id)
   if r and r.head[STATE] == FAILED then
     if r.head[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. r.head[BATCH], 'forgotten', 1) end
-    release(id, r, now, tonumber(ARGV[3]))
-    redis.call('HINCRBY', P .. 'counts', 'failed:' .. r.head[KIND], -1)
-    redis.call('HINCRBY', P .. 'counts', 'class:' .. r.head[CLASS], -1)
+    release(id, r)
+    tally('failed:' .. r.head[KIND], -1)
+    tally('class:' .. r.head[CLASS], -1)
     redis.call('UNLINK', P .. 'm:' .. id)
     answer[2] = answer[2] + 1
   end
   if not newer then redis.call('ZREM', P .. 'failed', id) end
 end
+flush(now, tonumber(ARGV[3]))
 if #old == STEPS and answer[2] > 0 then answer[1] = 1 end
 return answer

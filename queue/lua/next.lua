@@ -3,68 +3,224 @@
 -- harms no other.
 --
 -- ARGV: 1 version of the worker's provider settings, 2 ms until an attempt's deadline, 3 and 4 weights of reports and of
--- subscriptions, 5 records.delivered_max; then for each call 18 fields: 1 limit key, 2 unit, 3 turn, 4 run (one call of the
--- turn's handler), 5 worker, 6 id for the new attempt ("" ends the turn), and what there is to settle: 7 message ("" for
--- none), 8 attempt, 9 verdict, 10 marks, 11 class, 12 line, 13 counted ("1"), 14 delay, 15 generation, 16 ms to hold the
--- key ("0": not), 17 reason, 18 ms of the longest hold, if each in a row is to be twice as long as the one before.
+-- subscriptions, 5 records.delivered_max; then for each call 19 fields: 1 limit key, 2 unit ("": whichever is not out, for a
+-- turn that nobody gave out), 3 turn, 4 run (one call of the turn's handler), 5 worker, 6 id for the new attempt ("" ends
+-- the turn), and what there is to settle: 7 message ("" for none), 8 attempt, 9 verdict, 10 marks, 11 class, 12 line,
+-- 13 counted ("1"), 14 delay, 15 generation, 16 ms to hold the key ("0": not), 17 reason, 18 ms of the longest hold, if each
+-- in a row is to be twice as long as the one before, 19 what was used of the limits ("": what was taken).
 --
--- Answer, for each call: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ..., stale, ended}, where
--- what is
+-- Answer, for each call: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ...}, where what is
 --   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's
---              own and small)
+--              own and small), unit, "1" if other hands may begin the next meanwhile
 --   "again":   nothing found yet, only stale entries; call again
---   "idle", "held", "version", "shrunk", "ended": this hand of the turn is over, and the unit is free unless the other has
---              an attempt open
+--   "idle", "held", "limited", "version", "shrunk", "ended": this hand of the turn is over, and the unit is free unless
+--              another has an attempt open. With "limited": the limit's name
 --   "stale":   the unit is no longer this turn's
 --   "error":   a fault, in words
--- stale is the number of stale entries that were dropped, and ended has two letters, state and kind, for each message that
--- was found cancelled or expired.
-local SHARED, FIELDS = 5, 18
-local max = tonumber(ARGV[5])
+-- and at its end: ms after which the process has to look at the key again (-1: not) and the key ("*": at who waits for the
+-- provider's limits), number of stale entries that were dropped, and two letters, state and kind, for each message that was
+-- found cancelled, expired or failed.
+local SHARED, FIELDS = 5, 19
 local now = now_ms()
+local deadline = int(now + tonumber(ARGV[2]))
 local provider = active()
+local limits, all_limits = limits_of(provider and provider.limits or ''), limits_of(provider and provider.all_limits or '')
+local limited = #limits > 0 or #all_limits > 0
+local everyone_limited = #all_limits > 0 or (provider and provider.all_concurrency < math.huge)
+local ONE = {messages = 1, requests = 1, recipients = 1, upload_bytes = 0}
 
--- till gives the time until which a key is held, read once.
-local tills = {}
-local function till(key)
-  if not tills[key] then tills[key] = tonumber(redis.call('HGET', P .. 'k:' .. key, 'until') or 0) end
-  return tills[key]
+-- What calls have in common is read once and written once. Of each key: the units that this run's calls name, how many are
+-- out, and how it flows (mean ms of a hand-over, mean recipients, mean bytes, messages since, since when, last, a second).
+local keys, named = {}, {}
+for at = SHARED, #ARGV - FIELDS, FIELDS do
+  local key, unit = ARGV[at + 1], ARGV[at + 2]
+  if unit ~= '' then
+    named[key] = named[key] or {}
+    table.insert(named[key], unit)
+  end
+end
+
+local function key_state(key)
+  local s = keys[key]
+  if s then return s end
+  s = {key = key, value = {}, changed = {}, out = redis.call('HLEN', P .. 'u:' .. key), settled = 0}
+  if named[key] then
+    for i, value in ipairs(redis.call('HMGET', P .. 'u:' .. key, unpack(named[key]))) do s.value[named[key][i]] = value end
+  end
+  keys[key] = s
+  return s
+end
+
+local function set_unit(s, unit, value)
+  if not s.value[unit] then
+    s.out = s.out + 1
+    redis.call('SADD', P .. 'keys', s.key)
+    if everyone_limited then redis.call('SADD', P .. 'units', s.key .. '\t' .. unit) end
+  end
+  if not value then s.out = s.out - 1 end
+  s.value[unit], s.changed[unit] = value, true
+end
+
+-- claim gives the unit that a turn has which nobody gave out, or one that is not out, or nil.
+local function claim(s, turn)
+  if not s.all then
+    s.all = true
+    local units = redis.call('HGETALL', P .. 'u:' .. s.key)
+    for i = 1, #units, 2 do
+      if not s.changed[units[i]] then s.value[units[i]] = units[i + 1] end
+    end
+  end
+  local first
+  for unit = 0, (provider and provider.concurrency or 0) - 1 do
+    local value = s.value[tostring(unit)]
+    if value and unit_of(value)[TURN] == turn then return tostring(unit) end
+    if not value and not first then first = tostring(unit) end
+  end
+  return first
+end
+
+local function write_units(s)
+  local set, freed = {}, {}
+  for unit in pairs(s.changed) do
+    if s.value[unit] then
+      set[#set + 1], set[#set + 2] = unit, s.value[unit]
+    else
+      freed[#freed + 1] = unit
+    end
+  end
+  if #set > 0 then redis.call('HSET', P .. 'u:' .. s.key, unpack(set)) end
+  if #freed > 0 then free(s.key, freed) end
+end
+
+local function write_flow(s)
+  if s.settled == 0 then return end
+  local f = split(redis.call('HGET', P .. 'k:' .. s.key, 'flow') or '', ' ')
+  for i = 1, 7 do f[i] = tonumber(f[i]) or 0 end
+  local cost = s.last.cost ~= '' and cost_of(s.last.cost) or ONE
+  for i, sample in ipairs({now - tonumber(s.last.begun), cost.recipients, cost.upload_bytes}) do
+    f[i] = f[6] == 0 and sample or f[i] * 0.9 + sample * 0.1
+  end
+  if now - f[6] > 10000 then f[4], f[5] = 0, now end
+  f[4], f[6] = f[4] + s.settled, now
+  if now - f[5] >= 5000 then f[7], f[4], f[5] = f[4] * 1000 / (now - f[5]), 0, now end
+  for i = 1, 7 do f[i] = string.format('%.3f', f[i]) end
+  redis.call('HSET', P .. 'k:' .. s.key, 'flow', table.concat(f, ' '))
 end
 
 -- hold silences a key after a refusal, or notes that it is over after a success.
 local function hold(key, ms, reason, longest, delivered)
-  local ends = till(key)
-  if ms == 0 and (ends == 0 or not delivered) then return end
+  local h = held(key)
+  if ms == 0 and (h.hold == 0 or not delivered) then return end
   local k = P .. 'k:' .. key
-  tills[key] = nil
+  holds[key] = nil
   -- A running hold is neither cut by what was under way when it began, nor made longer by what was refused beside it,
   -- unless the provider gave a time.
-  if ends <= now then
+  if h.hold <= now then
     if ms > 0 then
       local row = redis.call('HINCRBY', k, 'refused', 1)
       ms = math.max(ms, math.min(ms * 2 ^ (row - 1), longest))
-      redis.call('HSET', k, 'until', int(now + ms), 'reason', reason)
-    elseif ends > 0 and delivered then
-      redis.call('HDEL', k, 'until', 'reason', 'refused')
+      redis.call('HSET', k, 'until', int(now + ms), 'reason', reason, 'since', int(now))
+    elseif h.hold > 0 and delivered then
+      redis.call('HDEL', k, 'until', 'reason', 'since', 'refused')
     end
-  elseif ms > 0 and longest == 0 and now + ms > ends then
+  elseif ms > 0 and longest == 0 and now + ms > h.hold then
     redis.call('HSET', k, 'until', int(now + ms), 'reason', reason)
   end
 end
 
+-- room says whether a cost fits a key's limits and the provider's: nil, or from when on it will (-1: that depends on attempts
+-- under way) or "never", the limit's name, and whose it is.
+local function room(key, cost)
+  local at, name = books_room(key, limits, cost, now)
+  if at == 'never' then return at, name, key end
+  local all_at, all_name = books_room('*', all_limits, cost, now)
+  if all_at and (not at or all_at == 'never' or at ~= -1 and (all_at == -1 or all_at > at)) then return all_at, all_name, '*' end
+  return at, name, key
+end
+
+-- wait_for sees to it that somebody looks at a key again when there is room.
+local function wait_for(key, at, whose)
+  if whose == '*' then redis.call('SADD', P .. 'blocked', key) end
+  if at == -1 then return -1 end
+  return arm(whose, at, now)
+end
+
+local batches = {}
 local function batch_of(r)
-  return redis.call('HMGET', P .. 'b:' .. r.head[BATCH], 'chunks', 'bytes', 'expires', 'cancelled')
+  local id = r.head[BATCH]
+  if not batches[id] then batches[id] = redis.call('HMGET', P .. 'b:' .. id, 'chunks', 'bytes', 'expires', 'cancelled') end
+  return batches[id]
 end
 
-local function give(settled, id, r, b, stale, ended)
-  local owner, chunks, bytes = id, r.head[CHUNKS], r.head[BYTES]
-  if b then owner, chunks, bytes = r.head[BATCH], b[1] or '', b[2] or '' end
-  local content = owner == id and chunks == '1' and redis.call('GET', P .. 'c:' .. id .. ':0') or ''
-  return {settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content, stale, ended}
+local function content_of(id, r, b)
+  if b then return r.head[BATCH], b[1] or '', b[2] or '' end
+  return id, r.head[CHUNKS], r.head[BYTES]
 end
 
--- take pops the next entry of a kind: senders in turn, their batches in turn, what is due again before what is new.
+local function cost_of_message(id, r, b)
+  local _, pending = string.gsub(r.head[MARKS], 'p', '')
+  local _, _, bytes = content_of(id, r, b)
+  return {messages = 1, requests = 1, recipients = math.max(pending, 1), upload_bytes = tonumber(bytes) or 0}
+end
+
+local function cost_text(c) return c.messages .. ' ' .. c.requests .. ' ' .. c.recipients .. ' ' .. int(c.upload_bytes) end
+
+-- alone remembers, of a kind, the only lane that has anything waiting, and how much; false: nothing has.
+local alone, alone_at = {}, pushed
+local function lane_alone(kind, senders)
+  if alone_at ~= pushed then alone, alone_at = {}, pushed end
+  local which = senders and kind .. senders[1] or kind
+  local lane = alone[which]
+  if lane ~= nil then return lane end
+  local list, ring = P .. 's:' .. kind, nil
+  local sender = senders and senders[1] or redis.call('LINDEX', list, 0)
+  if not sender then
+    lane = false
+  elseif senders and #senders > 1 or not senders and redis.call('LLEN', list) > 1 then
+    return nil
+  else
+    ring = P .. 'r:' .. kind .. ':' .. sender
+    local n = redis.call('LLEN', ring)
+    if n > 1 then return nil end
+    if n == 0 then
+      lane = false
+    else
+      lane = {kind = kind, sender = sender, batch = redis.call('LINDEX', ring, 0), ring = ring}
+      lane.name = lane_key(kind, sender, lane.batch)
+      lane.due = redis.call('LLEN', lane.name .. ':d')
+      lane.new = redis.call('LLEN', lane.name .. ':n')
+    end
+  end
+  alone[which] = lane
+  return lane
+end
+
+-- empty takes a lane without entries out of its ring, and a sender without lanes out of his.
+local function empty(place)
+  redis.call('RPOP', place.ring)
+  place.gone = true
+  if redis.call('EXISTS', place.ring) == 0 then
+    redis.call('LREM', P .. 's:' .. place.kind, -1, place.sender)
+    place.dry = true
+  end
+end
+
+-- take pops the next entry of a kind: senders in turn, their batches in turn, what is due again before what is new. It
+-- answers the entry ('' if a lane was empty, nil if there is none) and its place.
 local function take(kind, senders)
+  local lane = lane_alone(kind, senders)
+  if lane == false then return nil end
+  if lane then
+    local which = lane.due > 0 and 'due' or 'new'
+    local place = {kind = kind, sender = lane.sender, batch = lane.batch, ring = lane.ring, list = lane.name .. (which == 'due' and ':d' or ':n')}
+    local entry = redis.call('LPOP', place.list)
+    lane[which] = lane[which] - 1
+    if not entry or lane.due + lane.new <= 0 then
+      empty(place)
+      alone = {}
+    end
+    return entry or '', place
+  end
   local sender
   if senders then
     for _, s in ipairs(senders) do
@@ -76,19 +232,44 @@ local function take(kind, senders)
   if not sender then return nil end
   local ring = P .. 'r:' .. kind .. ':' .. sender
   local batch = redis.call('LMOVE', ring, ring, 'LEFT', 'RIGHT')
+  local place = {kind = kind, sender = sender, batch = batch, ring = ring, turned = true, senders = senders}
   local entry
   if batch then
     local lane = lane_key(kind, sender, batch)
-    entry = redis.call('LPOP', lane .. ':d') or redis.call('LPOP', lane .. ':n')
-    if redis.call('EXISTS', lane .. ':d', lane .. ':n') > 0 then return entry end
-    redis.call('RPOP', ring)
+    place.list = lane .. ':d'
+    entry = redis.call('LPOP', place.list)
+    if not entry then
+      place.list = lane .. ':n'
+      entry = redis.call('LPOP', place.list)
+    end
+    if redis.call('EXISTS', lane .. ':d', lane .. ':n') > 0 then return entry, place end
+    alone = {}
   end
-  if redis.call('EXISTS', ring) == 0 then redis.call('LREM', P .. 's:' .. kind, -1, sender) end
-  return entry or ''
+  empty(place)
+  return entry or '', place
+end
+
+-- untake puts an entry back where it was, and the rings as they were.
+local function untake(entry, place, key)
+  redis.call('LPUSH', place.list, entry)
+  alone = {}
+  if place.gone then
+    redis.call('LPUSH', place.ring, place.batch)
+  elseif place.turned then
+    redis.call('LMOVE', place.ring, place.ring, 'RIGHT', 'LEFT')
+  end
+  if place.dry then
+    redis.call('LPUSH', P .. 's:' .. place.kind, place.sender)
+  elseif place.turned and not place.senders then
+    redis.call('LMOVE', P .. 's:' .. place.kind, P .. 's:' .. place.kind, 'RIGHT', 'LEFT')
+  end
+  if place.served then redis.call('HINCRBY', P .. 'k:' .. key, 'served', -1) end
 end
 
 local function waiting(kind, senders)
-  if not senders then return redis.call('EXISTS', P .. 's:' .. kind) == 1 end
+  local lane = lane_alone(kind, senders)
+  if lane ~= nil then return lane ~= false end
+  if not senders then return true end
   for _, s in ipairs(senders) do
     if redis.call('EXISTS', P .. 'r:' .. kind .. ':' .. s) == 1 then return true end
   end
@@ -96,113 +277,184 @@ local function waiting(kind, senders)
 end
 
 local function choose(key, senders)
-  local entry = take('a', senders)
-  if entry then return entry end
-  local first, second = 'r', 's'
+  local entry, place = take('a', senders)
+  if entry then return entry, place end
+  local first, second, served = 'r', 's', false
   if not waiting('r', senders) then
     first, second = 's', nil
   elseif waiting('s', senders) then
     local reports, subscriptions = tonumber(ARGV[3]), tonumber(ARGV[4])
     if redis.call('HINCRBY', P .. 'k:' .. key, 'served', 1) % (reports + subscriptions) >= reports then first, second = 's', 'r' end
+    served = true
   end
-  return take(first, senders) or (second and take(second, senders))
+  entry, place = take(first, senders)
+  if not entry and second then entry, place = take(second, senders) end
+  if place then place.served = served end
+  return entry, place
+end
+
+local function any_waiting(senders)
+  return waiting('a', senders) or waiting('r', senders) or waiting('s', senders)
+end
+
+-- settle_call stores what a call's last attempt came to, in the record, in the unit, in the books and in the flow.
+local function settle_call(at, s, u)
+  local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest, used = unpack(ARGV, at + 7, at + 19)
+  local settled = settle({message = message, attempt = tried, verdict = verdict, marks = marks, class = class, line = line,
+    counted = counted == '1', delay = tonumber(delay), generation = generation}, now)
+  if settled ~= 'late' and settled ~= 'known' then
+    hold(s.key, tonumber(ms), reason, tonumber(longest), verdict == 'delivered')
+  end
+  for i = #u.open, 1, -1 do
+    local o = u.open[i]
+    if o.attempt == tried then
+      table.remove(u.open, i)
+      if limited or o.cost ~= '' then
+        -- An attempt that is older than the limits has no cost.
+        local spent = used ~= '' and cost_of(used) or o.cost ~= '' and cost_of(o.cost) or ONE
+        books_stamp(s.key, limits, o.taken, spent, now)
+        books_stamp('*', all_limits, o.all, spent, now)
+      end
+      if used == '' then s.settled, s.last = s.settled + 1, o end
+    end
+  end
+  return settled
+end
+
+-- give answers with an attempt that has begun. c is a call: its key's state, unit, open attempts and what it has met.
+local function give(c, id, r, b, look, whose)
+  local owner, chunks, bytes = content_of(id, r, b)
+  local content = owner == id and chunks == '1' and redis.call('GET', P .. 'c:' .. id .. ':0') or ''
+  return {c.settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content, c.unit, limited and '' or '1', look, whose, c.stale, c.ended}
+end
+
+-- over ends this hand of a turn; the unit is free when no other hand has anything open.
+local function over(c, why, look, whose, name)
+  if c.mine then set_unit(c.s, c.unit, #c.u.open > 0 and unit_text(c.u) or false) end
+  local answer = {c.settled, why, look or -1, whose or '', c.stale, c.ended}
+  if name then table.insert(answer, 3, name) end
+  return answer
 end
 
 local function call(at)
   local key, unit, turn, run, worker, attempt = unpack(ARGV, at + 1, at + 6)
-  local settled = ''
-  if ARGV[at + 7] ~= '' then
-    local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest = unpack(ARGV, at + 7, at + 18)
-    settled = settle({message = message, attempt = tried, verdict = verdict, marks = marks, class = class, line = line,
-      counted = counted == '1', delay = tonumber(delay), generation = generation}, now, max)
-    if settled ~= 'late' and settled ~= 'known' then hold(key, tonumber(ms), reason, tonumber(longest), verdict == 'delivered') end
+  local s = key_state(key)
+  local looks = unit == ''
+  if looks then unit = claim(s, turn) end
+  local u = unit_of(unit and s.value[unit])
+  local mine = u[TURN] == turn and (u[RUN] == '' or u[RUN] == run)
+  local c = {s = s, unit = unit, u = u, mine = mine, settled = '', stale = 0, ended = ''}
+  if ARGV[at + 7] ~= '' then c.settled = settle_call(at, s, mine and u or {open = {}}) end
+  if not mine then
+    if not looks then return over(c, 'stale') end
+    local look = redis.call('ZSCORE', P .. 'looks', key)
+    if look and tonumber(look) <= now then redis.call('ZREM', P .. 'looks', key) end
+    u = {turn, run, worker, int(now), open = {}}
+    c.u = u
   end
 
-  local u = unit_of(redis.call('HGET', P .. 'u:' .. key, unit))
-  if u[TURN] ~= turn or (u[RUN] ~= '' and u[RUN] ~= run) then return {settled, 'stale', 0, ''} end
-  for _, o in ipairs(u.open) do
-    if attempt ~= '' and o.attempt == attempt then
-      -- This very call has been made before, and its answer was lost.
-      local r = load(o.message)
-      if r and r.head[ATTEMPT] == attempt then
-        return give(settled, o.message, r, r.head[BATCH] ~= '' and batch_of(r), 0, '')
+  if mine and attempt ~= '' then
+    for _, o in ipairs(u.open) do
+      if o.attempt == attempt then
+        -- This very call has been made before, and its answer was lost.
+        local r = load(o.message)
+        if r and r.head[ATTEMPT] == attempt then return give(c, o.message, r, r.head[BATCH] ~= '' and batch_of(r), -1, '') end
       end
     end
   end
-  for i = #u.open, 1, -1 do
-    if u.open[i].attempt == ARGV[at + 8] then table.remove(u.open, i) end
-  end
   u[RUN], u[WORKER], u[SINCE] = run, worker, int(now)
-
-  -- over ends this hand of the turn; its unit is free when the other hand has nothing open either.
-  local function over(why, stale, ended)
-    if #u.open > 0 then
-      keep(key, unit, u)
-    else
-      free(key, unit)
-    end
-    return {settled, why, stale, ended}
-  end
 
   local why
   if attempt == '' then
     why = 'ended'
   elseif not provider or provider.version ~= ARGV[1] then
     why = 'version'
-  elseif redis.call('HLEN', P .. 'u:' .. key) > provider.concurrency then
+  elseif s.out > provider.concurrency then
     why = 'shrunk'
-  elseif till(key) > now then
-    why = 'held'
   end
   if why then
-    wake()
-    return over(why, 0, '')
+    flag(key)
+    return over(c, why)
   end
-
-  -- Whose work this key's limits bind: everyone's (nil), or one mailbox's and, if it is the provider's own, that of mail
-  -- without a sender.
-  local senders
-  if provider.mode ~= 'account' then
-    senders = {key}
-    if provider.sender == key then senders[2] = '-' end
-  end
-
-  local stale, ended = 0, ''
-  for _ = 1, 50 do
-    local entry = choose(key, senders)
-    if not entry then
-      return over('idle', stale, ended)
+  if looks and not mine then
+    if not unit or s.out >= provider.concurrency then return over(c, 'idle') end
+    if redis.call('SCARD', P .. 'units') >= provider.all_concurrency then
+      redis.call('SADD', P .. 'blocked', key)
+      return over(c, 'idle')
     end
+  end
+  local silent = held_until(key)
+  if silent > now then return over(c, 'held', arm(key, silent, now), key) end
+  if limited then
+    if #u.open > 0 then return over(c, 'ended') end -- what waits for its line would be taken too early
+    local from, name, whose = room(key, ONE)
+    if from then return over(c, 'limited', from ~= 'never' and wait_for(key, from, whose) or -1, whose, name) end
+  end
+
+  local senders = senders_of(provider, key)
+  for _ = 1, 50 do
+    local entry, place = choose(key, senders)
+    if not entry then return over(c, 'idle') end
     local id, generation = string.match(entry, '^([^:]*):?(.*)$')
     local r, newer = load(id)
     if newer then
       await('m:' .. entry, now + NEWER)
     elseif not r or r.head[STATE] ~= QUEUED or r.head[GENERATION] ~= generation then
-      stale = stale + 1
+      c.stale = c.stale + 1
     else
       local b = r.head[BATCH] ~= '' and batch_of(r)
       if b and b[4] then
-        finish(id, r, CANCELLED, now, max)
-        ended = ended .. CANCELLED .. r.head[KIND]
+        finish(id, r, CANCELLED, now)
+        c.ended = c.ended .. CANCELLED .. r.head[KIND]
       elseif (tonumber(b and b[3] or r.head[EXPIRES]) or math.huge) <= now then
-        finish(id, r, EXPIRED, now, max)
-        ended = ended .. EXPIRED .. r.head[KIND]
+        finish(id, r, EXPIRED, now)
+        c.ended = c.ended .. EXPIRED .. r.head[KIND]
       else
-        begin(id, r, attempt, now)
-        u.open[#u.open + 1] = {attempt = attempt, message = id, deadline = int(now + tonumber(ARGV[2]))}
-        keep(key, unit, u)
-        return give(settled, id, r, b, stale, ended)
+        local cost, from, name, whose
+        if limited then
+          cost = cost_of_message(id, r, b)
+          from, name, whose = room(key, cost)
+        end
+        if from == 'never' then
+          r.head[CLASS] = 'permanent'
+          note(r, int(now) .. '\t0\t\t;p;m;limit;;;;The message takes more of the limit "' .. name .. '" than it allows in all.')
+          fail(id, r, now)
+          c.ended = c.ended .. FAILED .. r.head[KIND]
+        elseif from then
+          untake(entry, place, key)
+          return over(c, 'limited', wait_for(key, from, whose), whose, name)
+        else
+          begin(id, r, attempt, now)
+          local o = {attempt = attempt, message = id, begun = int(now), deadline = deadline, taken = '', all = '', cost = ''}
+          local look = -1
+          if limited then
+            o.taken, o.all, o.cost = books_take(key, limits, cost), books_take('*', all_limits, cost), cost_text(cost)
+          end
+          u.open[#u.open + 1] = o
+          set_unit(s, unit, unit_text(u))
+          if limited and s.out < provider.concurrency and any_waiting(senders) then
+            local more, _, who = room(key, ONE)
+            whose = who or key
+            look = wait_for(key, more or now, whose)
+          end
+          return give(c, id, r, b, look, whose or '')
+        end
       end
     end
   end
-  keep(key, unit, u)
-  return {settled, 'again', stale, ended}
+  set_unit(s, unit, unit_text(u))
+  return {c.settled, 'again', -1, '', c.stale, c.ended}
 end
 
 local answers = {}
 for at = SHARED, #ARGV - FIELDS, FIELDS do
   local fine, answer = pcall(call, at)
-  if not fine then answer = {'', 'error', tostring(type(answer) == 'table' and answer.err or answer), 0, ''} end
+  if not fine then answer = {'', 'error', tostring(type(answer) == 'table' and answer.err or answer), -1, '', 0, ''} end
   answers[#answers + 1] = answer
 end
+for _, s in pairs(keys) do
+  write_units(s)
+  write_flow(s)
+end
+flush(now, tonumber(ARGV[5]))
 return answers

@@ -79,32 +79,40 @@ local function note(r, line)
 end
 
 -- Units of a limit key that are out: a hash P.."u:"..key, unit -> turn, run, worker, since; then a line for each attempt that
--- is under way: attempt, message, deadline. They are at most two: one is handed over, the next is begun meanwhile.
+-- is under way: attempt, message, begun, deadline, what was taken from the key's limits and from the provider's, cost. One
+-- at a time is handed over, the others are begun meanwhile.
 local TURN, RUN, WORKER, SINCE = 1, 2, 3, 4
+local OPEN = '\n' .. string.rep('([^\t\n]*)\t', 6) .. '([^\t\n]*)'
 
 local function unit_of(value)
   local u = {open = {}}
   if not value then return u end
   local lines
   u[TURN], u[RUN], u[WORKER], u[SINCE], lines = string.match(value, '^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\n]*)(.*)$')
-  for attempt, message, deadline in string.gmatch(lines or '', '\n([^\t]*)\t([^\t]*)\t([^\n]*)') do
-    u.open[#u.open + 1] = {attempt = attempt, message = message, deadline = deadline}
+  if lines and lines ~= '' then
+    for attempt, message, begun, deadline, taken, all, cost in string.gmatch(lines, OPEN) do
+      u.open[#u.open + 1] = {attempt = attempt, message = message, begun = begun, deadline = deadline, taken = taken, all = all, cost = cost}
+    end
   end
   return u
 end
 
-local function keep(key, unit, u)
-  local value = table.concat(u, '\t')
-  for _, o in ipairs(u.open) do value = value .. '\n' .. o.attempt .. '\t' .. o.message .. '\t' .. o.deadline end
-  redis.call('HSET', P .. 'u:' .. key, unit, value)
+local function unit_text(u)
+  local value = u[TURN] .. '\t' .. u[RUN] .. '\t' .. u[WORKER] .. '\t' .. u[SINCE]
+  for _, o in ipairs(u.open) do
+    value = value .. '\n' .. table.concat({o.attempt, o.message, o.begun, o.deadline, o.taken, o.all, o.cost}, '\t')
+  end
+  return value
 end
 
--- active gives the active provider's version, how it keys its limits ("account" or "mailbox"), the key of the account,
--- its own sender and the concurrency of each key; nil if no provider is active.
+-- active gives the active provider's version, how it keys its limits ("account" or "mailbox"), the key of the account, its
+-- own sender, the concurrency of each key and of all (math.huge: not limited), and the limits of each key and of all as
+-- throttle.Encode wrote them; nil if no provider is active.
 local function active()
-  local p = redis.call('HMGET', P .. 'provider', 'version', 'mode', 'key', 'sender', 'concurrency')
+  local p = redis.call('HMGET', P .. 'provider', 'version', 'mode', 'key', 'sender', 'concurrency', 'limits', 'all_concurrency', 'all_limits')
   if not p[1] then return nil end
-  return {version = p[1], mode = p[2], key = p[3], sender = p[4], concurrency = tonumber(p[5])}
+  return {version = p[1], mode = p[2], key = p[3], sender = p[4], concurrency = tonumber(p[5]), limits = p[6] or '',
+    all_concurrency = tonumber(p[7]) or math.huge, all_limits = p[8] or ''}
 end
 
 -- key_of says whose limits bind a sender ("-": none given).
@@ -114,15 +122,61 @@ local function key_of(provider, sender)
   return sender
 end
 
+-- senders_of says whose mail a key's limits bind: everyone's (nil), or one mailbox's and, if it is the provider's own, that
+-- of mail without a sender.
+local function senders_of(provider, key)
+  if provider.mode == 'account' then return nil end
+  if provider.sender == key then return {key, '-'} end
+  return {key}
+end
+
 -- wake tells one dispatcher that there is something to do. The list holds at most one entry.
 local function wake()
   if redis.call('LLEN', P .. 'wake') == 0 then redis.call('RPUSH', P .. 'wake', '1') end
 end
 
--- wake_for wakes a dispatcher if the sender's limit key has a unit that is not out.
-local function wake_for(sender)
+-- flag has a dispatcher look at a limit key.
+local function flag(key)
+  redis.call('SADD', P .. 'ready', key)
+  wake()
+end
+
+-- LATE is how many ms somebody may be late who has undertaken to look at a key, before others do.
+local LATE = 1000
+
+-- flag_for has a dispatcher look at a sender's limit key, if it has a unit that is not out, and nobody is about to look as
+-- soon as its limits or its hold let something go.
+local function flag_for(sender, now)
   local provider = active()
-  if provider and redis.call('HLEN', P .. 'u:' .. key_of(provider, sender)) < provider.concurrency then wake() end
+  if not provider then return end
+  local key = key_of(provider, sender)
+  if redis.call('HLEN', P .. 'u:' .. key) >= provider.concurrency then return end
+  local look = redis.call('ZSCORE', P .. 'looks', key)
+  if look and tonumber(look) > now - LATE then return end
+  flag(key)
+end
+
+-- arm has the calling process look at a key at a time. It answers in how many ms, or -1 if somebody else will by then.
+local function arm(key, at, now)
+  local look = redis.call('ZSCORE', P .. 'looks', key)
+  if look and tonumber(look) > now - LATE and tonumber(look) <= at then return -1 end
+  redis.call('ZADD', P .. 'looks', int(at), key)
+  return math.max(0, at - now)
+end
+
+-- held says until when a key is held or paused, or everything is: 0 if not. It is read once in a run.
+local holds = {}
+local function held(key)
+  if not holds[key] then
+    local h = redis.call('HMGET', P .. 'k:' .. key, 'until', 'pause')
+    holds[key] = {hold = tonumber(h[1]) or 0, pause = tonumber(h[2]) or 0}
+  end
+  return holds[key]
+end
+
+local function held_until(key)
+  local own, all = held(key), held('*')
+  return math.max(own.hold, own.pause, all.hold, all.pause)
 end
 
 -- await lets a message ("m:" and its entry) or a batch ("b:" and its id) wait until a time, and has the dispatchers know
@@ -137,6 +191,9 @@ end
 -- exactly while it has entries and may go; a sender stands in the ring of its kind exactly while it has a lane there.
 local function lane_key(kind, sender, batch) return P .. 'l:' .. kind .. ':' .. sender .. ':' .. batch end
 
+-- pushed counts what was put into lanes in this run.
+local pushed = 0
+
 local function activate(kind, sender, batch)
   if redis.call('RPUSH', P .. 'r:' .. kind .. ':' .. sender, batch) == 1 then
     redis.call('RPUSH', P .. 's:' .. kind, sender)
@@ -146,6 +203,7 @@ end
 local function push(kind, sender, batch, which, entry, front)
   local lane = lane_key(kind, sender, batch)
   local n = redis.call(front and 'LPUSH' or 'RPUSH', lane .. ':' .. which, entry)
+  pushed = pushed + 1
   if n == 1 and redis.call('EXISTS', lane .. (which == 'n' and ':d' or ':n')) == 0 then
     activate(kind, sender, batch)
   end
@@ -163,43 +221,63 @@ local function place(r)
   return redis.call('HGET', P .. 'b:' .. batch, 'sender') or '-', batch
 end
 
--- remember files what is over, oldest first, and forgets the oldest beyond max.
-local function remember(entry, max)
-  local n = redis.call('RPUSH', P .. 'finished', entry)
-  for _ = 1, math.min(n - max, 8) do
-    local old = redis.call('LPOP', P .. 'finished')
-    redis.call('UNLINK', P .. old)
-  end
+-- What many messages of one run change is written once, by flush, which every script calls that ends messages.
+local tallies, shares, finished = {}, {}, {}
+
+-- tally adds to a total of the installation.
+local function tally(field, n) tallies[field] = (tallies[field] or 0) + n end
+
+-- remember files what is over, oldest first.
+local function remember(entry) finished[#finished + 1] = entry end
+
+local function drop_content(owner, chunks, bytes)
+  for i = 0, (tonumber(chunks) or 0) - 1 do redis.call('UNLINK', P .. 'c:' .. owner .. ':' .. i) end
+  if (tonumber(bytes) or 0) > 0 then tally('content_bytes', -tonumber(bytes)) end
 end
 
 -- release gives back a message's share of its content; the last one drops it.
-local function release(id, r, now, max)
-  local batch = r.head[BATCH]
-  local owner, chunks, bytes = id, r.head[CHUNKS], r.head[BYTES]
-  if batch ~= '' then
-    if redis.call('HINCRBY', P .. 'b:' .. batch, 'shares', -1) > 0 then return end
-    local c = redis.call('HMGET', P .. 'b:' .. batch, 'chunks', 'bytes')
-    owner, chunks, bytes = batch, c[1], c[2]
-    redis.call('HSET', P .. 'b:' .. batch, 'finished', int(now))
-    remember('b:' .. batch, max)
+local function release(id, r)
+  local h = r.head
+  if h[BATCH] ~= '' then
+    shares[h[BATCH]] = (shares[h[BATCH]] or 0) + 1
+  else
+    drop_content(id, h[CHUNKS], h[BYTES])
   end
-  chunks, bytes = tonumber(chunks) or 0, tonumber(bytes) or 0
-  for i = 0, chunks - 1 do redis.call('UNLINK', P .. 'c:' .. owner .. ':' .. i) end
-  if bytes > 0 then redis.call('HINCRBY', P .. 'counts', 'content_bytes', -bytes) end
+end
+
+-- flush writes what was gathered, and forgets the oldest of what is over beyond max.
+local function flush(now, max)
+  for batch, n in pairs(shares) do
+    local b = P .. 'b:' .. batch
+    if redis.call('HINCRBY', b, 'shares', -n) <= 0 then
+      local c = redis.call('HMGET', b, 'chunks', 'bytes')
+      drop_content(batch, c[1], c[2])
+      redis.call('HSET', b, 'finished', int(now))
+      remember('b:' .. batch)
+    end
+  end
+  for field, n in pairs(tallies) do redis.call('HINCRBY', P .. 'counts', field, n) end
+  if #finished > 0 then
+    local n = redis.call('RPUSH', P .. 'finished', unpack(finished))
+    for _ = 1, math.min(n - max, #finished + 8) do
+      redis.call('UNLINK', P .. redis.call('LPOP', P .. 'finished'))
+    end
+  end
+  shares, tallies, finished = {}, {}, {}
 end
 
 -- finish ends a record that is open (queued or sending): it keeps its head, its metadata and its last attempt, without when
 -- that began: it ended when the record did.
-local function finish(id, r, state, now, max)
+local function finish(id, r, state, now)
   local h = r.head
-  redis.call('HINCRBY', P .. 'counts', 'open:' .. h[KIND], -1)
+  tally('open:' .. h[KIND], -1)
   if state ~= DELIVERED and h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], state, 1) end
-  release(id, r, now, max)
+  release(id, r)
   local tab = string.find(r.payload, '\t', 1, true)
-  local last = string.match(r.history, '.*\n(.*)$') or r.history
+  local last = string.match(r.history, '^.*\n(.*)$') or r.history -- anchored: else it is tried at each character
   redis.call('SET', P .. 'm:' .. id, table.concat({FORMAT, state, h[KIND], h[BATCH], '', h[ATTEMPTS], '', '', '', '', h[MARKS], int(now)}, '\t') ..
     '\n' .. (tab and string.sub(r.payload, tab) or '') .. '\n' .. string.match(last, '^%d*(.*)$'))
-  remember('m:' .. id, max)
+  remember('m:' .. id)
 end
 
 -- fail moves an open record into the failed store: whole, with its share of the content.
@@ -209,9 +287,9 @@ local function fail(id, r, now)
   store(id, r)
   redis.call('ZADD', P .. 'failed', int(now), id)
   if h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], FAILED, 1) end
-  redis.call('HINCRBY', P .. 'counts', 'open:' .. h[KIND], -1)
-  redis.call('HINCRBY', P .. 'counts', 'failed:' .. h[KIND], 1)
-  redis.call('HINCRBY', P .. 'counts', 'class:' .. h[CLASS], 1)
+  tally('open:' .. h[KIND], -1)
+  tally('failed:' .. h[KIND], 1)
+  tally('class:' .. h[CLASS], 1)
 end
 
 -- unfail takes a record out of the failed store again; it is open then.
@@ -219,9 +297,9 @@ local function unfail(id, r)
   local h = r.head
   redis.call('ZREM', P .. 'failed', id)
   if h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], FAILED, -1) end
-  redis.call('HINCRBY', P .. 'counts', 'open:' .. h[KIND], 1)
-  redis.call('HINCRBY', P .. 'counts', 'failed:' .. h[KIND], -1)
-  redis.call('HINCRBY', P .. 'counts', 'class:' .. h[CLASS], -1)
+  tally('open:' .. h[KIND], 1)
+  tally('failed:' .. h[KIND], -1)
+  tally('class:' .. h[CLASS], -1)
 end
 
 -- again queues a record under a new generation: due at once at the head of what is due in its lane (delay 0), or later.
@@ -235,7 +313,7 @@ local function again(id, r, generation, now, delay)
   end
   local sender, batch = place(r)
   push(h[KIND], sender, batch, 'd', entry_of(id, r), true)
-  wake()
+  flag_for(sender, now)
 end
 
 -- replay answers a request whose idempotency key is known; nil if it is not.
@@ -290,10 +368,13 @@ local function merge(marks, known)
   return table.concat(out)
 end
 
--- free takes a unit back.
-local function free(key, unit)
-  redis.call('HDEL', P .. 'u:' .. key, unit)
+-- free takes units of a key back. Whoever waited for one, as the provider's units were all out, is looked at.
+local function free(key, units)
+  redis.call('HDEL', P .. 'u:' .. key, unpack(units))
   if redis.call('EXISTS', P .. 'u:' .. key) == 0 then redis.call('SREM', P .. 'keys', key) end
+  for _, unit in ipairs(units) do redis.call('SREM', P .. 'units', key .. '\t' .. unit) end
+  local blocked = redis.call('SPOP', P .. 'blocked', #units)
+  for _, other in ipairs(blocked) do flag(other) end
 end
 
 -- settle stores what an attempt came to. o has: message, attempt, verdict ("delivered", "failed", "retry", "back"), marks
@@ -301,7 +382,7 @@ end
 -- delay (ms, of a retry), generation. It answers the state that the record is in then ("delivered", "failed", "queued");
 -- "late" if a newer attempt has begun, or the message has ended, meanwhile (what this one delivered is recorded all the
 -- same); "known" if it was settled before.
-local function settle(o, now, max)
+local function settle(o, now)
   local r = load(o.message)
   if not r then return 'late' end
   local h = r.head
@@ -316,7 +397,7 @@ local function settle(o, now, max)
     local verdict = h[STATE] ~= SENDING and decided(marks)
     if verdict == 'delivered' then
       if h[STATE] == FAILED then unfail(o.message, r) end
-      finish(o.message, r, DELIVERED, now, max)
+      finish(o.message, r, DELIVERED, now)
       return 'delivered'
     elseif verdict == 'failed' and h[STATE] == QUEUED then
       fail(o.message, r, now)
@@ -333,7 +414,7 @@ local function settle(o, now, max)
   h[MARKS], h[CLASS], h[BEGUN] = merge(o.marks, h[MARKS]), o.class, ''
   local verdict = decided(h[MARKS]) or o.verdict
   if verdict == 'delivered' then
-    finish(o.message, r, DELIVERED, now, max)
+    finish(o.message, r, DELIVERED, now)
     return 'delivered'
   elseif verdict == 'failed' then
     fail(o.message, r, now)

@@ -1,9 +1,22 @@
--- provider makes settings the active ones, if they are not yet.
+-- provider makes settings the active ones, if they are not yet, and sets the limits, which are not part of them: to change a
+-- limit ends no attempt.
 --
--- ARGV: 1 fingerprint of the settings, 2 version if they are new, then fields and values. Answer: the active version.
+-- ARGV: 1 fingerprint of the settings, 2 version if they are new, 3 fields that belong to the settings, counted with their
+-- values, then those; then fields and values of the limits ("" for none). Answer: the active version.
+local settings = tonumber(ARGV[3])
 local p = redis.call('HMGET', P .. 'provider', 'fingerprint', 'version')
-if p[1] == ARGV[1] then return p[2] end
-redis.call('UNLINK', P .. 'provider')
-redis.call('HSET', P .. 'provider', 'fingerprint', ARGV[1], 'version', ARGV[2], unpack(ARGV, 3))
+local version = p[1] == ARGV[1] and p[2]
+if not version then
+  version = ARGV[2]
+  redis.call('UNLINK', P .. 'provider')
+  redis.call('HSET', P .. 'provider', 'fingerprint', ARGV[1], 'version', version, unpack(ARGV, 4, 3 + settings))
+end
+redis.call('HSET', P .. 'provider', unpack(ARGV, 4 + settings))
+local provider = active()
+for _, kind in ipairs({'a', 'r', 's'}) do
+  for _, sender in ipairs(redis.call('LRANGE', P .. 's:' .. kind, 0, -1)) do
+    redis.call('SADD', P .. 'ready', key_of(provider, sender))
+  end
+end
 wake()
-return ARGV[2]
+return version

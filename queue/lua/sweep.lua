@@ -16,6 +16,8 @@ for i = 1, #workers, 2 do
   if tonumber(workers[i + 1]) + tonumber(ARGV[1]) >= now then alive[workers[i]] = true end
 end
 
+local provider = active()
+local limits, all_limits = limits_of(provider and provider.limits or ''), limits_of(provider and provider.all_limits or '')
 local page = redis.call('SSCAN', P .. 'keys', ARGV[10], 'COUNT', ARGV[9])
 local answer = {page[1], 0, 0}
 for _, key in ipairs(page[2]) do
@@ -27,10 +29,16 @@ for _, key in ipairs(page[2]) do
     for _, o in ipairs(u.open) do
       local r, newer
       if dead or tonumber(o.deadline) < now then r, newer = load(o.message) end
-      if newer or not (dead or tonumber(o.deadline) < now) then
+      local lost = not newer and (dead or tonumber(o.deadline) < now)
+      if not lost then
         -- A record that only a newer worker can read keeps its unit until one sweeps.
         left[#left + 1] = o
-      elseif r and r.head[STATE] == SENDING and r.head[ATTEMPT] == o.attempt then
+      else
+        -- The provider may have counted it at any time until now.
+        books_stamp(key, limits, o.taken, cost_of(o.cost), now)
+        books_stamp('*', all_limits, o.all, cost_of(o.cost), now)
+      end
+      if lost and r and r.head[STATE] == SENDING and r.head[ATTEMPT] == o.attempt then
         -- Head[BEGUN] stays: should the outcome come after all, it takes the place of this one.
         count(r.head)
         r.head[CLASS] = ARGV[8]
@@ -38,7 +46,7 @@ for _, key in ipairs(page[2]) do
         local verdict = decided(r.head[MARKS])
         if verdict == 'delivered' then
           -- A late outcome of an earlier attempt has said so.
-          finish(o.message, r, DELIVERED, now, tonumber(ARGV[11]))
+          finish(o.message, r, DELIVERED, now)
         elseif verdict == 'failed' or policy[r.head[KIND]] == 'hold' or tonumber(r.head[ATTEMPTS]) >= MOST then
           fail(o.message, r, now)
         else
@@ -48,11 +56,12 @@ for _, key in ipairs(page[2]) do
       end
     end
     if (dead or #u.open > 0) and #left == 0 then
-      free(key, unit)
+      free(key, {unit})
+      flag(key)
       answer[3] = answer[3] + 1
     elseif #left < #u.open then
       u.open = left
-      keep(key, unit, u)
+      redis.call('HSET', P .. 'u:' .. key, unit, unit_text(u))
     elseif not begun and tonumber(u[SINCE]) + tonumber(ARGV[3]) < now then
       for _, v in ipairs({u[TURN], key, unit}) do answer[#answer + 1] = v end
     end
@@ -62,6 +71,15 @@ if page[1] == '0' then
   for i = 1, #workers, 2 do
     if not alive[workers[i]] then redis.call('HDEL', P .. 'workers', workers[i]) end
   end
+  -- Whatever a dispatcher missed that died, it is looked at now.
+  if provider then
+    for _, kind in ipairs({'a', 'r', 's'}) do
+      for _, sender in ipairs(redis.call('LRANGE', P .. 's:' .. kind, 0, 999)) do
+        redis.call('SADD', P .. 'ready', key_of(provider, sender))
+      end
+    end
+  end
 end
+flush(now, tonumber(ARGV[11]))
 wake()
 return answer

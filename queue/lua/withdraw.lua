@@ -4,6 +4,6 @@
 local held = redis.call('HGET', P .. 'u:' .. ARGV[2], ARGV[3])
 local u = unit_of(held)
 if u[TURN] ~= ARGV[1] or u[RUN] ~= '' then return 0 end
-free(ARGV[2], ARGV[3])
-wake()
+free(ARGV[2], {ARGV[3]})
+flag(ARGV[2])
 return 1
