@@ -28,6 +28,7 @@ type Config struct {
 	Accept  Accept  `yaml:"accept"`
 	Records Records `yaml:"records"`
 	Content Content `yaml:"content"`
+	Metrics Metrics `yaml:"metrics"`
 	Log     Log     `yaml:"log"`
 	// Provider makes the provider declarative: API and console show it and do not change it. Nil if the provider is set
 	// through them.
@@ -135,6 +136,12 @@ type Content struct {
 	MaxBytes int64 `yaml:"max_bytes"`
 }
 
+// Metrics bounds what is exported.
+type Metrics struct {
+	// Mailboxes is for how many mailboxes there are metrics of their own; the rest share the label "other".
+	Mailboxes int `yaml:"mailboxes"`
+}
+
 // Log is what goes to stderr.
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn or error
@@ -174,6 +181,7 @@ func base() *Config {
 		Accept:  Accept{RecipientsPerMessage: 500, MessageBytes: 35 * mebibyte, RecipientsPerBatch: 100_000},
 		Records: Records{DeliveredFor: 24 * time.Hour, DeliveredMax: 1_000_000, FailedFor: 30 * 24 * time.Hour},
 		Content: Content{MaxBytes: 1024 * mebibyte},
+		Metrics: Metrics{Mailboxes: 100},
 		Log:     Log{Level: "info", Format: "text"},
 	}
 }

@@ -36,17 +36,20 @@ func (r Redis) Client(connections int) (*redis.Client, error) {
 		if err != nil {
 			return nil, errNotUnderstood
 		}
-		options.PoolSize = max(options.PoolSize, connections)
+		options.PoolSize, options.Protocol = max(options.PoolSize, connections), protocol
 		return redis.NewFailoverClient(options), nil
 	}
 	options, err := redis.ParseURL(r.URL.Reveal())
 	if err != nil {
 		return nil, errNotUnderstood
 	}
-	options.PoolSize = max(options.PoolSize, connections)
+	options.PoolSize, options.Protocol = max(options.PoolSize, connections), protocol
 	// Notices of a hosted Redis's maintenance are of no use to us.
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return redis.NewClient(options), nil
 }
+
+// protocol is RESP2: with 3, go-redis looks for pushed notices before and after each command, and we use none.
+const protocol = 2
 
 var errNotUnderstood = errors.New("a path that is no database number, or a parameter that go-redis does not know")

@@ -40,6 +40,7 @@ func (c *Config) Validate() []Fault {
 	f.retry(c)
 	f.kinds(c)
 	f.bounds(c)
+	between(&f, "metrics.mailboxes", c.Metrics.Mailboxes, 0, 10_000, "Prometheus would have to keep too many series")
 	f.oneOf("log.level", c.Log.Level, "what matters would be missing from the log", "debug", "info", "warn", "error")
 	f.oneOf("log.format", c.Log.Format, "whatever reads the log would not understand it", "text", "json")
 	f.provider(c)

@@ -16,9 +16,11 @@ import (
 const fingerprintRounds = 600_000
 
 // Fingerprint tells settings apart, secrets included, without giving the secrets away: it may be kept beside the salt where
-// others can read it.
+// others can read it. Limits are no part of it: they can change without anything else.
 func (s *Settings) Fingerprint(salt string) (string, error) {
-	shown, err := json.Marshal(s)
+	told := *s
+	told.Limits, told.TenantLimits = Limits{}, TenantLimits{}
+	shown, err := json.Marshal(told)
 	if err != nil {
 		return "", fmt.Errorf("provider: fingerprint: %w", err)
 	}

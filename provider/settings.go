@@ -45,6 +45,8 @@ type Settings struct {
 	SMTP         SMTPSettings         `yaml:"smtp,omitempty" json:"smtp,omitzero"`
 	Microsoft365 Microsoft365Settings `yaml:"microsoft365,omitempty" json:"microsoft365,omitzero"`
 	Limits       Limits               `yaml:"limits,omitempty" json:"limits,omitzero"`
+	// TenantLimits bound all mailboxes together.
+	TenantLimits TenantLimits `yaml:"tenant_limits,omitempty" json:"tenant_limits,omitzero"`
 }
 
 // SMTPSettings describe an SMTP server and how to log in.
@@ -113,6 +115,21 @@ type Limits struct {
 	UploadBytesPer5m     int64 `yaml:"upload_bytes_per_5m" json:"upload_bytes_per_5m"`
 	RecipientsPerMessage int   `yaml:"recipients_per_message" json:"recipients_per_message"`
 	MessageBytes         int64 `yaml:"message_bytes" json:"message_bytes"`
+}
+
+// TenantLimits are what all mailboxes together may do. What is below 1 is not limited.
+type TenantLimits struct {
+	Concurrency       int   `yaml:"concurrency" json:"concurrency"`
+	MessagesPerMinute int   `yaml:"messages_per_minute" json:"messages_per_minute"`
+	RequestsPer10m    int   `yaml:"requests_per_10m" json:"requests_per_10m"`
+	RecipientsPerDay  int   `yaml:"recipients_per_day" json:"recipients_per_day"`
+	UploadBytesPer5m  int64 `yaml:"upload_bytes_per_5m" json:"upload_bytes_per_5m"`
+}
+
+// Limits gives them in the form of a mailbox's.
+func (t TenantLimits) Limits() Limits {
+	return Limits{Concurrency: t.Concurrency, MessagesPerMinute: t.MessagesPerMinute, RequestsPer10m: t.RequestsPer10m,
+		RecipientsPerDay: t.RecipientsPerDay, UploadBytesPer5m: t.UploadBytesPer5m}
 }
 
 // Microsoft's limits of one mailbox. Four requests at once are the documented figure, and senders with exactly four

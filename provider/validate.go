@@ -27,7 +27,11 @@ func (s *Settings) Validate() []mail.Problem {
 	default:
 		f.add("/kind", "is no kind of provider; use none or smtp")
 	}
-	f.limits(s.Limits)
+	if l := s.Limits; l.Concurrency == NoLimit || l.Concurrency > maxConcurrency {
+		f.add("/limits/concurrency", "must be between 1 and %d; leave it out for the default", maxConcurrency)
+	}
+	f.limits("/limits/", s.Limits)
+	f.limits("/tenant_limits/", s.TenantLimits.Limits())
 	return f
 }
 
@@ -110,14 +114,12 @@ func (f *faults) auth(s *Settings) {
 	}
 }
 
-func (f *faults) limits(l Limits) {
-	if l.Concurrency < 1 || l.Concurrency > maxConcurrency {
-		f.add("/limits/concurrency", "must be between 1 and %d; leave it out for the default", maxConcurrency)
-	}
+func (f *faults) limits(at string, l Limits) {
 	for _, v := range []struct {
 		field string
 		value int64
 	}{
+		{"concurrency", int64(l.Concurrency)},
 		{"messages_per_minute", int64(l.MessagesPerMinute)},
 		{"requests_per_10m", int64(l.RequestsPer10m)},
 		{"recipients_per_day", int64(l.RecipientsPerDay)},
@@ -126,7 +128,7 @@ func (f *faults) limits(l Limits) {
 		{"message_bytes", l.MessageBytes},
 	} {
 		if v.value < NoLimit {
-			f.add("/limits/"+v.field, "must not be negative; leave it out for the default, or write -1 for no limit")
+			f.add(at+v.field, "must not be negative; leave it out for the default, or write -1 for no limit")
 		}
 	}
 }

@@ -103,6 +103,14 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	if err := r.setItem(it, m.Metadata); err != nil {
 		return Receipt{}, err
 	}
+	recipients := r.setMarks(it)
+	problem, err := q.exceeded(ctx, recipients, len(blob))
+	if err != nil {
+		return Receipt{}, err
+	}
+	if problem != nil {
+		return Receipt{}, &mail.Invalid{Problems: []mail.Problem{*problem}}
+	}
 
 	inline := blob
 	if len(blob) > inlineBytes {
@@ -152,6 +160,11 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 	refused, err := b.Validate(q.options.Limits, now)
 	if err != nil {
 		return BatchReceipt{}, err
+	}
+	if !found {
+		if refused, err = q.refuseExceeding(ctx, &b, refused); err != nil {
+			return BatchReceipt{}, err
+		}
 	}
 	n := len(b.Recipients) - len(refused)
 	if n == 0 {
@@ -253,9 +266,12 @@ func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchRec
 		if receipt.IDs[i] == "" {
 			continue
 		}
-		if err := r.setItem(item{Recipient: b.Recipients[i]}, nil); err != nil {
+		it := item{Recipient: b.Recipients[i]}
+		if err := r.setItem(it, nil); err != nil {
 			return chunks, err
 		}
+		it.Cc, it.Bcc = cc, bcc
+		r.setMarks(it)
 		args = append(args, receipt.IDs[i], r.encode())
 		if len(args) >= 5+2*itemsPerScript {
 			if err := flush(); err != nil {
@@ -366,6 +382,15 @@ func (r *record) setItem(it item, metadata map[string]string) error {
 		}
 	}
 	return nil
+}
+
+// setMarks marks every recipient as pending, if there are several: the limits count them. It gives their number.
+func (r *record) setMarks(it item) int {
+	n := len(recipientStates(&it, ""))
+	if r.head[headMarks] = ""; n > 1 {
+		r.head[headMarks] = strings.Repeat(string(markPending), n)
+	}
+	return n
 }
 
 // compactJSON writes v on one line, without the escapes that only web pages need.

@@ -61,7 +61,8 @@ func (c *Consumer) combine(ctx context.Context) {
 func (c *Consumer) callNext(ctx context.Context, calls []*nextCall) {
 	o := &c.options
 	args := make([]any, 0, 5+nextFields*len(calls))
-	args = append(args, o.ProviderVersion, o.AttemptTimeout.Milliseconds(), o.Weights[mail.Report], o.Weights[mail.Subscription],
+	args = append(args, o.ProviderVersion, o.AttemptTimeout.Milliseconds(),
+		c.queue.options.Weights[mail.Report], c.queue.options.Weights[mail.Subscription],
 		c.queue.options.DeliveredMax)
 	for _, call := range calls {
 		args = append(args, call.args...)

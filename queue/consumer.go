@@ -47,8 +47,6 @@ type ConsumerOptions struct {
 	Grace time.Duration
 	// OnUnknown is by kind; default Resend.
 	OnUnknown map[mail.Kind]UnknownPolicy
-	// Weights of reports and subscriptions against each other; default 3 and 1.
-	Weights map[mail.Kind]int
 	// CacheBytes bounds the content kept in memory; default 64 MiB.
 	CacheBytes int
 	// CheckInterval is how often an idle fetcher asks for turns; default 100 ms. It costs an idle process half a percent of a
@@ -80,8 +78,8 @@ type Consumer struct {
 	stopping context.Context
 	hard     context.Context
 	stop     context.CancelFunc
-	here     chan struct{}  // filled by turns that run without asynq, for alerts
-	looking  chan struct{}  // filled by those that begin when a limit has room again
+	here     chan struct{} // filled by turns that run without asynq, for alerts
+	looking  chan struct{} // filled by those that begin when a limit has room again
 	looks    looks
 	calls    chan *nextCall // of next.lua
 	stale    chan struct{}  // closed when the provider's settings are no longer the active ones
@@ -105,13 +103,6 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 	setDefault(&o.CacheBytes, 64<<20)
 	setDefault(&o.CheckInterval, 100*time.Millisecond)
 	setDefault(&o.SweepInterval, 15*time.Second)
-	weights := map[mail.Kind]int{mail.Report: 3, mail.Subscription: 1}
-	for k, w := range o.Weights {
-		if w > 0 {
-			weights[k] = w
-		}
-	}
-	o.Weights = weights
 	return &Consumer{
 		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime, faultDelay: faultDelay,
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/throttle"
 )
 
 // metrics of the queue. Each belongs to this process; sums over processes are right.
@@ -21,8 +22,11 @@ type metrics struct {
 	repairs *prometheus.CounterVec
 	// stale: postroom_stale_entries_total: entries of the backlog that their record no longer backs. They cost nothing.
 	stale prometheus.Counter
-	// turns: postroom_turns_total{end}: idle (no work), over (its time was up), held, version, shrunk, stale, stopped.
+	// turns: postroom_turns_total{end}: idle (no work), over (its time was up), held, limited, version, shrunk, stale, stopped.
 	turns *prometheus.CounterVec
+	// waits: postroom_limit_wait_seconds{limit}: each time a limit was used up while mail waited, how long until it has room
+	// again. limit: messages, requests, recipients, upload_bytes.
+	waits *prometheus.HistogramVec
 	// scripts: postroom_redis_scripts_total{script}: calls of each of our scripts.
 	scripts *prometheus.CounterVec
 }
@@ -44,6 +48,10 @@ func newMetrics() *metrics {
 		turns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_turns_total", Help: "Turns ended, by why.",
 		}, []string{"end"}),
+		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "postroom_limit_wait_seconds", Help: "Time until a limit that was used up while mail waited has room again.",
+			Buckets: []float64{.1, 1, 5, 15, 60, 300, 1800, 7200, 43200},
+		}, []string{"limit"}),
 		scripts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_redis_scripts_total", Help: "Redis scripts called, by name.",
 		}, []string{"script"}),
@@ -57,8 +65,11 @@ func newMetrics() *metrics {
 	for _, what := range []string{"attempt", "turn", "task", "staged", "failed_dropped"} {
 		m.repairs.WithLabelValues(what)
 	}
-	for _, end := range []string{"idle", "over", "held", "version", "shrunk", "stale", "stopped"} {
+	for _, end := range []string{"idle", "over", "held", "limited", "version", "shrunk", "stale", "stopped"} {
 		m.turns.WithLabelValues(end)
+	}
+	for _, limit := range throttle.Names() {
+		m.waits.WithLabelValues(string(limit))
 	}
 	for _, name := range scriptNames() {
 		m.scripts.WithLabelValues(name)
@@ -68,15 +79,15 @@ func newMetrics() *metrics {
 
 func (m *metrics) register(r prometheus.Registerer) {
 	if r != nil {
-		r.MustRegister(m.accepted, m.finished, m.repairs, m.stale, m.turns, m.scripts)
+		r.MustRegister(m.accepted, m.finished, m.repairs, m.stale, m.turns, m.waits, m.scripts)
 	}
 }
 
 // Collector exports what belongs to the whole installation and is the same from every process:
 // postroom_messages{kind,state} (state: open, failed), postroom_failed_messages{class}, postroom_content_bytes and
 // postroom_oldest_message_age_seconds{kind} (of mail that may go now; 0 if there is none; alert when alerts are older than
-// minutes). It reads Redis at each scrape, at a cost that does not grow with the backlog; while Redis is away these are
-// absent.
+// minutes); and for each mailbox what mailboxMetrics lists. It reads Redis at each scrape, at a cost that does not grow with
+// the backlog; while Redis is away these are absent.
 func (q *Queue) Collector() prometheus.Collector { return collector{q} }
 
 type collector struct{ q *Queue }
@@ -98,6 +109,9 @@ func (collector) Describe(out chan<- *prometheus.Desc) {
 	out <- failedDesc
 	out <- contentDesc
 	out <- oldestDesc
+	for _, d := range mailboxDescs {
+		out <- d
+	}
 }
 
 // oldestLanes bounds what is looked at for postroom_oldest_message_age_seconds.
@@ -135,6 +149,7 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge(oldestDesc, age, string(k))
 	}
+	c.collectMailboxes(ctx, gauge)
 }
 
 func contextForScrape() (context.Context, context.CancelFunc) {

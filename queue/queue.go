@@ -40,6 +40,11 @@ type Options struct {
 	DeliveredFor, FailedFor time.Duration
 	// IdempotencyFor says how long an idempotency key is remembered; default 24 h.
 	IdempotencyFor time.Duration
+	// MailboxMetrics bounds for how many limit keys there are metrics of their own, those with the longest backlog; the rest
+	// share the label "other". Default 100.
+	MailboxMetrics int
+	// Weights of reports and subscriptions against each other, the same in every process that works; default 3 and 1.
+	Weights map[mail.Kind]int
 	// Logger takes what an operator should know; default: nothing is logged.
 	Logger *slog.Logger
 	// Registerer takes the metrics; default: they are not exported.
@@ -55,6 +60,7 @@ type Queue struct {
 	options Options
 	log     *slog.Logger
 	metrics *metrics
+	known   knownLimits
 }
 
 var namespaces = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -70,6 +76,14 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if o.Limits == (mail.Limits{}) {
 		o.Limits = mail.DefaultLimits()
 	}
+	setDefault(&o.MailboxMetrics, 100)
+	weights := map[mail.Kind]int{mail.Report: 3, mail.Subscription: 1}
+	for k, w := range o.Weights {
+		if w > 0 {
+			weights[k] = w
+		}
+	}
+	o.Weights = weights
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}

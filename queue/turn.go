@@ -187,6 +187,9 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 		answer.count(last, c.queue.metrics)
 		if answer.look >= 0 {
 			c.lookLater(answer.whose, answer.look)
+			if answer.limit != "" {
+				c.queue.metrics.waits.WithLabelValues(answer.limit).Observe(answer.look.Seconds())
+			}
 		}
 		last, t.open = nil, nil
 		switch answer.what {

@@ -24,23 +24,28 @@ import (
 	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/provider/smtp"
 	"github.com/postroom/postroom/queue"
+	"github.com/postroom/postroom/throttle"
 	"github.com/postroom/postroom/worker"
 )
 
 func newServeCommand() *cobra.Command {
 	var path string
 	var roles []string
-	var checkOnly bool
+	var checkOnly, held bool
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the API, the workers, or both",
 		Long: `Run the API, the workers, or both, until SIGTERM or Ctrl-C.
 
 It needs Redis 7 or later. Any number of processes, on any number of machines, may share one Redis: they share the work.
+With --held mail is accepted and nothing is sent, by any process on this Redis, until "postroom resume --all", for 30 days at
+most: start so after restoring Redis from a backup, when what it holds may have been sent already.
+
 On SIGTERM, attempts that have not reached their point of no return are handed back; the others are awaited for
 worker.shutdown_timeout.`,
 		Example: `  postroom serve --config postroom.yaml
   postroom serve --config postroom.yaml --check-config
+  postroom serve --config postroom.yaml --held
   POSTROOM_REDIS_URL=redis://redis:6379/0 postroom serve --roles api`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,7 +68,7 @@ worker.shutdown_timeout.`,
 				return fmt.Errorf("redis.url: %w", err)
 			}
 			defer func() { _ = client.Close() }()
-			s, err := newServer(cmd.Context(), serverOptions{config: cfg, redis: client, log: log,
+			s, err := newServer(cmd.Context(), serverOptions{config: cfg, redis: client, log: log, held: held,
 				api: slices.Contains(roles, "api"), worker: slices.Contains(roles, "worker")})
 			if err != nil {
 				return err
@@ -73,6 +78,7 @@ worker.shutdown_timeout.`,
 	}
 	c.Flags().StringVar(&path, "config", "", "configuration file (YAML); without it, defaults and POSTROOM_... in the environment")
 	c.Flags().StringSliceVar(&roles, "roles", []string{"api", "worker"}, "what this process does: api, worker, or both")
+	c.Flags().BoolVar(&held, "held", false, "pause everything before anything is sent, as after a restore of Redis")
 	c.Flags().BoolVar(&checkOnly, "check-config", false, "check the configuration, print it without its secrets, and exit")
 	return c
 }
@@ -112,6 +118,7 @@ type serverOptions struct {
 	redis       *redis.Client
 	log         *slog.Logger
 	api, worker bool
+	held        bool // pause everything first
 }
 
 // server is one process: the API, the workers, or both.
@@ -140,7 +147,8 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 			Limits: mail.Limits{MaxRecipients: cfg.Accept.RecipientsPerMessage, MaxBytes: cfg.Accept.MessageBytes,
 				MaxBatch: cfg.Accept.RecipientsPerBatch},
 			ContentMaxBytes: cfg.Content.MaxBytes, DeliveredMax: cfg.Records.DeliveredMax,
-			DeliveredFor: cfg.Records.DeliveredFor, FailedFor: cfg.Records.FailedFor,
+			DeliveredFor: cfg.Records.DeliveredFor, FailedFor: cfg.Records.FailedFor, MailboxMetrics: cfg.Metrics.Mailboxes,
+			Weights: map[mail.Kind]int{mail.Report: cfg.Kinds.Report.Weight, mail.Subscription: cfg.Kinds.Subscription.Weight},
 		})
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			break
@@ -155,6 +163,9 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 		return nil, fmt.Errorf("%w (is redis.url right, and Redis running?)", err)
 	}
 	s.registry.MustRegister(s.queue.Collector())
+	if err := s.pause(ctx); err != nil {
+		return nil, err
+	}
 	if o.worker {
 		if err := s.prepareWorker(ctx); err != nil {
 			return nil, err
@@ -165,6 +176,30 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 	}
 	s.describe()
 	return s, nil
+}
+
+// heldFor is how long --held lasts if nobody resumes.
+const heldFor = 30 * 24 * time.Hour
+
+// pause pauses everything before a worker of this process begins, if that was asked for, and says so if everything is paused.
+func (s *server) pause(ctx context.Context) error {
+	if s.held {
+		until, err := s.queue.Pause(ctx, queue.Everything, heldFor, "started with --held", "serve --held")
+		if err != nil {
+			return err
+		}
+		s.log.Warn(`everything is paused: mail is accepted and nothing is sent; "postroom resume --all" lets it go`, "until", until)
+		return nil
+	}
+	pause, err := s.queue.PauseOfEverything(ctx)
+	if err != nil {
+		return err
+	}
+	if pause != nil {
+		s.log.Warn(`everything is paused: nothing is sent; "postroom resume --all" lets it go`,
+			"by", pause.By, "reason", pause.Reason, "since", pause.Since, "until", pause.Until)
+	}
+	return nil
 }
 
 // prepareWorker makes the configured provider the active one.
@@ -197,7 +232,8 @@ func (s *server) prepareWorker(ctx context.Context) error {
 	}
 	version, err := s.queue.SetProvider(ctx, queue.ActiveProvider{
 		Kind: string(settings.Kind), Keying: queue.ByAccount, Account: settings.Account(),
-		Sender: strings.ToLower(settings.Sender.Address), Concurrency: settings.Limits.Concurrency,
+		Sender: strings.ToLower(settings.Sender.Address), Concurrency: settings.Limits.Concurrency, Limits: windows(settings.Limits),
+		AllConcurrency: settings.TenantLimits.Concurrency, AllLimits: windows(settings.TenantLimits.Limits()),
 	}, salt, fingerprint)
 	if err != nil {
 		return err
@@ -215,9 +251,24 @@ func (s *server) prepareWorker(ctx context.Context) error {
 		Handle: w.HandleTurn, ProviderVersion: version, Concurrency: cfg.Worker.Concurrency,
 		AlertConcurrency: cfg.Worker.AlertConcurrency, AttemptTimeout: cfg.Worker.AttemptTimeout,
 		Grace: cfg.Worker.ShutdownTimeout, OnUnknown: unknown, CacheBytes: int(cfg.Worker.ContentCacheBytes),
-		Weights: map[mail.Kind]int{mail.Report: cfg.Kinds.Report.Weight, mail.Subscription: cfg.Kinds.Subscription.Weight},
 	})
 	return nil
+}
+
+// windows gives the limits that count over a time, as the books are kept.
+func windows(l provider.Limits) []throttle.Limit {
+	var limits []throttle.Limit
+	for _, w := range []throttle.Limit{
+		{Name: throttle.Messages, Max: int64(l.MessagesPerMinute), Window: time.Minute},
+		{Name: throttle.Requests, Max: int64(l.RequestsPer10m), Window: 10 * time.Minute},
+		{Name: throttle.Recipients, Max: int64(l.RecipientsPerDay), Window: 24 * time.Hour},
+		{Name: throttle.UploadBytes, Max: l.UploadBytesPer5m, Window: 5 * time.Minute},
+	} {
+		if w.Max > 0 {
+			limits = append(limits, w)
+		}
+	}
+	return limits
 }
 
 // finalTimeout is how long the reply to the final dot is awaited (RFC 5321, section 4.5.3.2.6).

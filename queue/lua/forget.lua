@@ -36,5 +36,12 @@ for _, id in ipairs(old) do
   if not newer then redis.call('ZREM', P .. 'failed', id) end
 end
 flush(now, tonumber(ARGV[3]))
+-- What is kept of a key that has sent nothing for as long, and is neither held nor paused.
+for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'mailboxes', '-inf', int(now - tonumber(ARGV[2])), 'LIMIT', 0, STEPS)) do
+  if held_until(key) <= now then
+    redis.call('UNLINK', P .. 'k:' .. key)
+    redis.call('ZREM', P .. 'mailboxes', key)
+  end
+end
 if #old == STEPS and answer[2] > 0 then answer[1] = 1 end
 return answer

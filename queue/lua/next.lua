@@ -105,6 +105,7 @@ local function write_flow(s)
   if now - f[5] >= 5000 then f[7], f[4], f[5] = f[4] * 1000 / (now - f[5]), 0, now end
   for i = 1, 7 do f[i] = string.format('%.3f', f[i]) end
   redis.call('HSET', P .. 'k:' .. s.key, 'flow', table.concat(f, ' '))
+  redis.call('ZADD', P .. 'mailboxes', int(now), s.key)
 end
 
 -- hold silences a key after a refusal, or notes that it is over after a success.
