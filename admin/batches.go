@@ -22,7 +22,7 @@ func (h *handler) registerBatches() {
 	h.takes(op.Path, reflect.TypeFor[mail.Batch]())
 
 	op = h.operation(Producer, http.MethodGet, "/v1/batches/{id}", "getBatch", "What became of a batch", withID)
-	op.Description = "Progress, and counts by state."
+	op.Description = "Progress, counts by state, and a forecast of when its last message goes."
 	huma.Register(h.api, op, h.getBatch)
 
 	op = h.operation(Operator, http.MethodPost, "/v1/batches/{id}/cancel", "cancelBatch", "Cancel a batch", withID)
@@ -81,7 +81,11 @@ func (h *handler) getBatch(ctx context.Context, in *named) (*getBatchOutput, err
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
-	return &getBatchOutput{batchStatus(s)}, nil
+	o, err := h.queue.BatchOutlook(ctx, s)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	return &getBatchOutput{batchStatus(s, o)}, nil
 }
 
 func (h *handler) cancelBatch(ctx context.Context, in *named) (*cancelOutput, error) {

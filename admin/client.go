@@ -96,11 +96,93 @@ func (c *Client) CancelBatch(ctx context.Context, id string) error {
 	return err
 }
 
+// Mailboxes lists the mailboxes that have mail or had some lately, by address: the page that follows another's After, ""
+// for the first, and at most limit of them, 0 for as many as the server likes. It takes the role operator, as do the methods
+// below.
+func (c *Client) Mailboxes(ctx context.Context, after string, limit int) (*MailboxPage, error) {
+	query := url.Values{}
+	if after != "" {
+		query.Set("after", after)
+	}
+	if limit != 0 {
+		query.Set("limit", strconv.Itoa(limit))
+	}
+	target := c.target("mailboxes")
+	target.RawQuery = query.Encode()
+	page := &MailboxPage{}
+	if _, err := c.do(ctx, http.MethodGet, target, "", nil, page); err != nil {
+		return nil, err
+	}
+	return page, nil
+}
+
+// Mailbox tells what is known of one mailbox, or of an account as it is listed.
+func (c *Client) Mailbox(ctx context.Context, address string) (*Mailbox, error) {
+	m := &Mailbox{}
+	if _, err := c.call(ctx, http.MethodGet, "", nil, m, "mailboxes", address); err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// PauseMailbox lets nothing of a mailbox begin for d, from a second to 30 days; 0 stands for 24 hours. What is being sent is
+// finished. It needs a reason, which others see; a pause that runs is replaced.
+func (c *Client) PauseMailbox(ctx context.Context, address, reason string, d time.Duration) (*Paused, error) {
+	return c.pause(ctx, reason, d, "mailboxes", address, "pause")
+}
+
+// ResumeMailbox ends a mailbox's pause, and its hold too: it is tried at once. Resuming twice is fine.
+func (c *Client) ResumeMailbox(ctx context.Context, address string) (*Resumed, error) {
+	return c.resume(ctx, "mailboxes", address, "resume")
+}
+
+// PauseAll lets nothing at all begin for a time: see PauseMailbox.
+func (c *Client) PauseAll(ctx context.Context, reason string, d time.Duration) (*Paused, error) {
+	return c.pause(ctx, reason, d, "pause")
+}
+
+// ResumeAll ends what PauseAll began. Mailboxes that are held or paused by themselves stay so.
+func (c *Client) ResumeAll(ctx context.Context) (*Resumed, error) { return c.resume(ctx, "resume") }
+
+func (c *Client) pause(ctx context.Context, reason string, d time.Duration, path ...string) (*Paused, error) {
+	in := PauseRequest{Reason: reason}
+	if d != 0 {
+		in.Duration = d.String()
+	}
+	paused := &Paused{}
+	if _, err := c.call(ctx, http.MethodPost, "", in, paused, path...); err != nil {
+		return nil, err
+	}
+	return paused, nil
+}
+
+func (c *Client) resume(ctx context.Context, path ...string) (*Resumed, error) {
+	resumed := &Resumed{}
+	if _, err := c.call(ctx, http.MethodPost, "", nil, resumed, path...); err != nil {
+		return nil, err
+	}
+	return resumed, nil
+}
+
 // answerBytes bounds what is read of an answer; the list of the largest batch, all refused, is smaller.
 const answerBytes = 256 << 20
 
-// call makes one request to the path below /v1, with in as its body unless that is nil, and decodes the answer into out.
+// call makes one request to the path below /v1.
 func (c *Client) call(ctx context.Context, method, idempotencyKey string, in, out any, path ...string) (http.Header, error) {
+	return c.do(ctx, method, c.target(path...), idempotencyKey, in, out)
+}
+
+// target is the URL of a path below /v1.
+func (c *Client) target(path ...string) *url.URL {
+	target := c.base.JoinPath("v1")
+	for _, part := range path {
+		target = target.JoinPath(url.PathEscape(part))
+	}
+	return target
+}
+
+// do makes one request, with in as its body unless that is nil, and decodes the answer into out.
+func (c *Client) do(ctx context.Context, method string, target *url.URL, idempotencyKey string, in, out any) (http.Header, error) {
 	var body io.Reader
 	if in != nil {
 		encoded, err := json.Marshal(in)
@@ -108,10 +190,6 @@ func (c *Client) call(ctx context.Context, method, idempotencyKey string, in, ou
 			return nil, fmt.Errorf("admin: encode: %w", err)
 		}
 		body = bytes.NewReader(encoded)
-	}
-	target := c.base.JoinPath("v1")
-	for _, part := range path {
-		target = target.JoinPath(url.PathEscape(part))
 	}
 	r, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {

@@ -87,15 +87,21 @@ func TestTheDocumentHasEveryOperation(t *testing.T) {
 		role     string
 		statuses []string
 	}{
-		"post /v1/messages":             {"producer", withMail},
-		"get /v1/messages/{id}":         {"producer", withID},
-		"post /v1/messages/{id}/cancel": {"operator", append([]string{"409"}, withID...)},
-		"post /v1/batches":              {"producer", withMail},
-		"get /v1/batches/{id}":          {"producer", withID},
-		"post /v1/batches/{id}/cancel":  {"operator", withID},
-		"get /livez":                    {"", []string{"200", "500"}},
-		"get /readyz":                   {"", []string{"200", "500", "503"}},
-		"get /metrics":                  {"", []string{"200"}},
+		"post /v1/messages":                   {"producer", withMail},
+		"get /v1/messages/{id}":               {"producer", withID},
+		"post /v1/messages/{id}/cancel":       {"operator", append([]string{"409"}, withID...)},
+		"post /v1/batches":                    {"producer", withMail},
+		"get /v1/batches/{id}":                {"producer", withID},
+		"post /v1/batches/{id}/cancel":        {"operator", withID},
+		"get /v1/mailboxes":                   {"operator", append([]string{"200"}, always...)},
+		"get /v1/mailboxes/{address}":         {"operator", withID},
+		"post /v1/mailboxes/{address}/pause":  {"operator", append([]string{"200", "400", "404", "408", "413", "415"}, always...)},
+		"post /v1/mailboxes/{address}/resume": {"operator", withID},
+		"post /v1/pause":                      {"operator", append([]string{"200", "400", "408", "413", "415"}, always...)},
+		"post /v1/resume":                     {"operator", append([]string{"200"}, always...)},
+		"get /livez":                          {"", []string{"200", "500"}},
+		"get /readyz":                         {"", []string{"200", "500", "503"}},
+		"get /metrics":                        {"", []string{"200"}},
 	}
 	for path, methods := range doc.Paths {
 		for method, op := range methods {

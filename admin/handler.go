@@ -49,6 +49,12 @@ type backend interface {
 	Batch(ctx context.Context, id string) (*queue.BatchStatus, error)
 	CancelMessage(ctx context.Context, id string) error
 	CancelBatch(ctx context.Context, id string) error
+	Outlook(context.Context, *queue.MessageStatus) (*queue.Outlook, error)
+	BatchOutlook(context.Context, *queue.BatchStatus) (*queue.Outlook, error)
+	Mailboxes(context.Context) ([]*queue.Mailbox, error)
+	Mailbox(ctx context.Context, key string) (*queue.Mailbox, error)
+	Pause(ctx context.Context, key string, d time.Duration, reason, by string) (until time.Time, err error)
+	Resume(ctx context.Context, key string) (bool, error)
 	Ping(context.Context) error
 }
 
@@ -82,6 +88,7 @@ func newHandler(o Options, q backend) *handler {
 	h.api = humago.New(h.mux, newConfig(o.Version))
 	h.registerMessages()
 	h.registerBatches()
+	h.registerMailboxes()
 	h.registerHealth()
 	h.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	document(h.api.OpenAPI())

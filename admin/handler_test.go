@@ -186,7 +186,7 @@ func TestAMessageIsAcceptedShownAndCancelled(t *testing.T) {
 	}
 	var s MessageStatus
 	a.call(t, "GET", "/v1/messages/"+accepted.ID, producerToken, "").decode(t, &s)
-	if s.ID != accepted.ID || s.Kind != mail.Report || s.State != "queued" || !strings.Contains(s.WaitsFor, "turn") || s.Metadata["run"] != "7" ||
+	if s.ID != accepted.ID || s.Kind != mail.Report || s.State != "queued" || !strings.Contains(s.WaitsFor, "provider is active") || s.Metadata["run"] != "7" ||
 		len(s.Recipients) != 1 || s.Recipients[0] != (RecipientStatus{"ada@example.net", "pending"}) || s.Counts.Pending != 1 || s.Attempts == nil {
 		t.Errorf("%+v", s)
 	}

@@ -29,7 +29,7 @@ func (h *handler) registerMessages() {
 	h.takes(op.Path, reflect.TypeFor[mail.Message]())
 
 	op = h.operation(Producer, http.MethodGet, "/v1/messages/{id}", "getMessage", "What became of a message", withID)
-	op.Description = "State, recipients, attempts with the provider's replies, and why it waits."
+	op.Description = "State, recipients, attempts with the provider's replies, why it waits, and roughly when it goes."
 	huma.Register(h.api, op, h.getMessage)
 
 	op = h.operation(Operator, http.MethodPost, "/v1/messages/{id}/cancel", "cancelMessage", "Cancel a message",
@@ -82,7 +82,11 @@ func (h *handler) getMessage(ctx context.Context, in *named) (*getMessageOutput,
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
-	return &getMessageOutput{messageStatus(s)}, nil
+	o, err := h.queue.Outlook(ctx, s)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	return &getMessageOutput{messageStatus(s, o)}, nil
 }
 
 type cancelOutput struct{ Body Cancelled }

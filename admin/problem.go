@@ -112,6 +112,7 @@ var (
 	unauthorized        = refusal{"unauthorized", 401, "A token is needed"}
 	forbidden           = refusal{"forbidden", 403, "The token's role does not allow this"}
 	notFound            = refusal{"not-found", 404, "There is no such message or batch"}
+	noSuchMailbox       = refusal{"no-such-mailbox", 404, "There is no such mailbox"}
 	noSuchEndpoint      = refusal{"no-such-endpoint", 404, "There is nothing at this path"}
 	methodNotAllowed    = refusal{"method-not-allowed", 405, "The path does not know this method"}
 	bodyTooSlow         = refusal{"body-too-slow", 408, "The body took too long"}

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -48,6 +49,12 @@ func TestRefusals(t *testing.T) {
 		"token in the query":    {token: "-", path: "/v1/messages?access_token=" + producerToken, body: oneMessage, want: unauthorized},
 		"too low a role":        {path: "/v1/messages/" + id + "/cancel", want: forbidden, reason: "operator"},
 		"too low for a batch":   {path: "/v1/batches/" + id + "/cancel", want: forbidden},
+		"too low for mailboxes": {method: "GET", path: "/v1/mailboxes", want: forbidden, reason: "operator"},
+		"too low for a mailbox": {method: "GET", path: "/v1/mailboxes/own@example.com", want: forbidden},
+		"too low to pause one":  {path: "/v1/mailboxes/own@example.com/pause", body: onePause, want: forbidden},
+		"too low to resume one": {path: "/v1/mailboxes/own@example.com/resume", want: forbidden},
+		"too low to pause all":  {path: "/v1/pause", body: onePause, want: forbidden},
+		"too low to resume all": {path: "/v1/resume", want: forbidden},
 		"no such path":          {path: "/v1/mesages", want: noSuchEndpoint},
 		"no such path, no word": {token: "-", path: "/v1/mesages", want: unauthorized},
 		"outside of the API":    {method: "GET", token: "-", path: "/docs", want: noSuchEndpoint},
@@ -121,6 +128,28 @@ func TestRefusals(t *testing.T) {
 		"faults, all at once": {body: message(`Numbers", "text": "42"`, `a\nb"`), want: invalidMessage,
 			at: "/text,/subject"},
 
+		"a page of nothing":       {method: "GET", token: operatorToken, path: "/v1/mailboxes?limit=0", want: invalidRequest, at: "query.limit"},
+		"a page too long":         {method: "GET", token: operatorToken, path: "/v1/mailboxes?limit=1001", want: invalidRequest, at: "query.limit"},
+		"a page of words":         {method: "GET", token: operatorToken, path: "/v1/mailboxes?limit=maybe", want: invalidRequest, at: "query.limit"},
+		"a page by number":        {method: "GET", token: operatorToken, path: "/v1/mailboxes?page=2", want: invalidRequest, at: "query.page"},
+		"no provider":             {method: "GET", token: operatorToken, path: "/v1/mailboxes/own@example.com", want: noSuchMailbox, reason: "POST /v1/pause"},
+		"no provider to pause":    {token: operatorToken, path: "/v1/mailboxes/own@example.com/pause", body: onePause, want: noSuchMailbox, reason: "no provider is active"},
+		"no provider to resume":   {token: operatorToken, path: "/v1/mailboxes/own@example.com/resume", want: noSuchMailbox},
+		"everything as a mailbox": {token: operatorToken, path: "/v1/mailboxes/*/pause", body: onePause, want: noSuchMailbox, reason: "POST /v1/pause"},
+		"a pause of nothing said": {token: operatorToken, path: "/v1/pause", header: []string{"Content-Type", "application/json"}, want: malformedJSON},
+		"a pause as a form":       {token: operatorToken, path: "/v1/pause", header: []string{"Content-Type", ""}, body: onePause, want: wrongMediaType},
+		"a pause too large":       {token: operatorToken, path: "/v1/pause", body: onePause + strings.Repeat(" ", smallLimit), want: bodyTooLarge},
+		"a pause without reason":  {token: operatorToken, path: "/v1/pause", body: `{"duration": "2h"}`, want: invalidRequest, at: "/reason", reason: "say why"},
+		"a pause for a blank":     {token: operatorToken, path: "/v1/pause", body: `{"reason": "  "}`, want: invalidRequest, at: "/reason", reason: "say why"},
+		"a long reason":           {token: operatorToken, path: "/v1/pause", body: `{"reason": "` + strings.Repeat("é", 201) + `"}`, want: invalidRequest, at: "/reason", reason: "200"},
+		"a reason of two lines":   {token: operatorToken, path: "/v1/pause", body: `{"reason": "one\ntwo"}`, want: invalidRequest, at: "/reason", reason: "one line"},
+		"a reason that commands":  {token: operatorToken, path: "/v1/pause", body: `{"reason": "\u001b[2J"}`, want: invalidRequest, at: "/reason", reason: "one line"},
+		"a pause for ever":        {token: operatorToken, path: "/v1/pause", body: `{"reason": "x", "duration": "31d"}`, want: invalidRequest, at: "/duration", reason: "30d"},
+		"a pause, all wrong":      {token: operatorToken, path: "/v1/pause", body: `{"duration": "tomorrow"}`, want: invalidRequest, at: "/reason,/duration"},
+		"a pause by number":       {token: operatorToken, path: "/v1/pause", body: `{"reason": "x", "duration": 7}`, want: invalidRequest, at: "/duration", reason: "not a string"},
+		"a pause until":           {token: operatorToken, path: "/v1/pause", body: `{"reason": "x", "until": "2030"}`, want: invalidRequest, at: "/until"},
+		"a pause by GET":          {method: "GET", token: operatorToken, path: "/v1/pause", want: methodNotAllowed, reason: "POST"},
+
 		"a batch of nobody":        {body: `{"message": {"kind": "report", "subject": "s", "text": "t"}, "recipients": []}`, want: invalidMessage, at: "/recipients"},
 		"a batch with to":          {body: batch(`"subject"`, `"to": [{"address": "ada@example.net"}], "subject"`), want: invalidMessage, at: "/message/to"},
 		"a wrong template":         {body: batch("Hello {{.name}}", "Hello {{.name"), want: invalidMessage, at: "/message/subject"},
@@ -193,8 +222,8 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 			}
 		}
 	}
-	if paths != 6 {
-		t.Errorf("%d operations were tried, want 6", paths)
+	if paths != 12 {
+		t.Errorf("%d operations were tried, want 12", paths)
 	}
 }
 
@@ -318,7 +347,33 @@ func (f faulty) Message(context.Context, string) (*queue.MessageStatus, error) {
 func (f faulty) Batch(context.Context, string) (*queue.BatchStatus, error)     { return nil, f.fail() }
 func (f faulty) CancelMessage(context.Context, string) error                   { return f.fail() }
 func (f faulty) CancelBatch(context.Context, string) error                     { return f.fail() }
-func (f faulty) Ping(context.Context) error                                    { return f.fail() }
+func (f faulty) Outlook(context.Context, *queue.MessageStatus) (*queue.Outlook, error) {
+	return nil, f.fail()
+}
+func (f faulty) BatchOutlook(context.Context, *queue.BatchStatus) (*queue.Outlook, error) {
+	return nil, f.fail()
+}
+func (f faulty) Mailboxes(context.Context) ([]*queue.Mailbox, error)     { return nil, f.fail() }
+func (f faulty) Mailbox(context.Context, string) (*queue.Mailbox, error) { return nil, f.fail() }
+func (f faulty) Pause(context.Context, string, time.Duration, string, string) (time.Time, error) {
+	return time.Time{}, f.fail()
+}
+func (f faulty) Resume(context.Context, string) (bool, error) { return false, f.fail() }
+func (f faulty) Ping(context.Context) error                   { return f.fail() }
+
+// late is a queue that knows of everything, and then fails.
+type late struct {
+	faulty
+	mailboxes []*queue.Mailbox
+}
+
+func (l late) Message(context.Context, string) (*queue.MessageStatus, error) {
+	return &queue.MessageStatus{State: queue.Queued}, nil
+}
+func (l late) Batch(context.Context, string) (*queue.BatchStatus, error) {
+	return &queue.BatchStatus{Open: 1}, nil
+}
+func (l late) Mailboxes(context.Context) ([]*queue.Mailbox, error) { return l.mailboxes, nil }
 
 func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 	tests := map[string]struct {
@@ -363,6 +418,12 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 				a.call(t, "GET", "/v1/batches"+id, adminToken, ""),
 				a.call(t, "POST", "/v1/messages"+id+"/cancel", adminToken, ""),
 				a.call(t, "POST", "/v1/batches"+id+"/cancel", adminToken, ""),
+				a.call(t, "GET", "/v1/mailboxes", adminToken, ""),
+				a.call(t, "GET", "/v1/mailboxes/own@example.com", adminToken, ""),
+				a.call(t, "POST", "/v1/mailboxes/own@example.com/pause", adminToken, onePause),
+				a.call(t, "POST", "/v1/mailboxes/own@example.com/resume", adminToken, ""),
+				a.call(t, "POST", "/v1/pause", adminToken, onePause),
+				a.call(t, "POST", "/v1/resume", adminToken, ""),
 			} {
 				if p := r.problem(t); p.Type != test.want.uri() || r.header.Get("Retry-After") != test.retryAfter {
 					t.Errorf("%d %s, Retry-After %q", p.Status, p.Type, r.header.Get("Retry-After"))
@@ -375,6 +436,26 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 				t.Errorf("the log has what was thrown: %s", log)
 			}
 		})
+	}
+}
+
+func TestAFaultHalfWayHasItsAnswer(t *testing.T) {
+	known := []*queue.Mailbox{{Key: "own@example.com"}}
+	fail := func() error { return fmt.Errorf("queue: step: %w", io.EOF) }
+	server := httptest.NewServer(newHandler(Options{Tokens: testTokens()}, late{faulty{fail}, known}))
+	defer server.Close()
+	a := &api{Server: server}
+	const id = "/01JZ3Q8Y6M2V7T4K9RBC5XWDHE"
+	for _, r := range []reply{
+		a.call(t, "GET", "/v1/messages"+id, adminToken, ""),
+		a.call(t, "GET", "/v1/batches"+id, adminToken, ""),
+		a.call(t, "GET", "/v1/mailboxes/other@example.com", adminToken, ""),
+		a.call(t, "POST", "/v1/mailboxes/own@example.com/pause", adminToken, onePause),
+		a.call(t, "POST", "/v1/mailboxes/own@example.com/resume", adminToken, ""),
+	} {
+		if p := r.problem(t); p.Type != unavailable.uri() {
+			t.Errorf("%d %s", p.Status, p.Type)
+		}
 	}
 }
 

@@ -49,6 +49,9 @@ type MessageStatus struct {
 	State   queue.State `json:"state" enum:"queued,sending,delivered,failed,cancelled,expired" doc:"Where it is in its life. Delivered: the provider took responsibility for every recipient; a bounce may still follow. Failed: at least one recipient will not get it unless somebody does something."`
 	// WaitsFor is a sentence for people; empty unless the message is queued.
 	WaitsFor string `json:"waits_for,omitempty" doc:"Why it waits, as a sentence for people; only if it is queued."`
+	// Expected is zero, and Ahead 0, if the message does not wait or nobody knows.
+	Expected time.Time `json:"expected,omitzero" doc:"Roughly when it goes; left out if nobody knows."`
+	Ahead    int       `json:"ahead,omitempty" doc:"Roughly how many messages of the same mailbox go first; left out: none, or it does not wait for its turn."`
 	// Note is a sentence for people about the state.
 	Note     string    `json:"note,omitempty" doc:"What to know about this state, as a sentence for people."`
 	Accepted time.Time `json:"accepted" doc:"When it was handed in."`
@@ -108,8 +111,12 @@ type BatchStatus struct {
 	// Progress is the share of its messages that are no longer open, 0 to 1.
 	Progress float64 `json:"progress" minimum:"0" maximum:"1" doc:"The share of its messages that are no longer open."`
 	// Cancelled says that somebody cancelled it: what is still open, and not being sent, ends too.
-	Cancelled bool              `json:"cancelled" doc:"Whether it has been cancelled: what is still open, and not being sent, ends too."`
-	Metadata  map[string]string `json:"metadata,omitempty" doc:"What the producer gave with it."`
+	Cancelled bool `json:"cancelled" doc:"Whether it has been cancelled: what is still open, and not being sent, ends too."`
+	// WaitsFor is a sentence for people; empty if none of its messages waits for its turn.
+	WaitsFor string `json:"waits_for,omitempty" doc:"Why its last message waits, as a sentence for people; left out if none waits for its turn."`
+	// Through is zero if nobody knows.
+	Through  time.Time         `json:"through,omitzero" doc:"A forecast of when its last message goes; left out if nobody knows."`
+	Metadata map[string]string `json:"metadata,omitempty" doc:"What the producer gave with it."`
 }
 
 // BatchCounts are the numbers of a batch's messages.
@@ -121,11 +128,14 @@ type BatchCounts struct {
 	Expired   int `json:"expired" doc:"Ended because expires_at passed."`
 }
 
-func messageStatus(s *queue.MessageStatus) MessageStatus {
+func messageStatus(s *queue.MessageStatus, o *queue.Outlook) MessageStatus {
 	m := MessageStatus{
-		ID: s.ID, BatchID: s.BatchID, Kind: s.Kind, State: s.State, WaitsFor: waitsFor(s), Accepted: s.Accepted, Due: s.Due,
+		ID: s.ID, BatchID: s.BatchID, Kind: s.Kind, State: s.State, WaitsFor: waitsFor(s, o), Accepted: s.Accepted, Due: s.Due,
 		Finished: s.Finished, Counted: s.Attempts, Metadata: s.Metadata,
 		Attempts: make([]Attempt, len(s.History)), Recipients: make([]RecipientStatus, len(s.Recipients)),
+	}
+	if o != nil {
+		m.Expected, m.Ahead = utc(o.Expected), o.Ahead
 	}
 	if s.State == queue.Delivered {
 		m.Note = "The provider took responsibility for it; a bounce may still follow."
@@ -150,57 +160,17 @@ func messageStatus(s *queue.MessageStatus) MessageStatus {
 	return m
 }
 
-func batchStatus(s *queue.BatchStatus) BatchStatus {
+func batchStatus(s *queue.BatchStatus, o *queue.Outlook) BatchStatus {
 	b := BatchStatus{
 		ID: s.ID, Kind: s.Kind, Accepted: s.Accepted, SendAt: s.SendAt, Total: s.Total, Cancelled: s.Cancel, Metadata: s.Metadata,
-		Counts: BatchCounts{Open: s.Open, Delivered: s.Delivered, Failed: s.Failed, Cancelled: s.Cancelled, Expired: s.Expired},
+		Counts:   BatchCounts{Open: s.Open, Delivered: s.Delivered, Failed: s.Failed, Cancelled: s.Cancelled, Expired: s.Expired},
+		WaitsFor: batchWaitsFor(o),
+	}
+	if o != nil {
+		b.Through = utc(o.Expected)
 	}
 	if s.Total > 0 {
 		b.Progress = float64(s.Total-s.Open) / float64(s.Total)
 	}
 	return b
-}
-
-// waitsFor says why a message is not on its way. What the queue does not know of a single message, such as whether its
-// mailbox is held, it can't say.
-func waitsFor(s *queue.MessageStatus) string {
-	if s.State != queue.Queued {
-		return ""
-	}
-	class := lastClass(s.History)
-	if s.Due.IsZero() {
-		switch class {
-		case "":
-			return "It waits for its turn: mail goes out in order, as fast as the provider allows, and not at all while no provider is active."
-		case mail.Configuration.String():
-			return "It waits until the provider's settings are put right: the reply of the last attempt says what is wrong."
-		case mail.Throttled.String():
-			return "It waits until the provider, which asked us to slow down, takes mail again."
-		}
-		return "It waits for its turn to be tried again."
-	}
-	at := s.Due.UTC().Format(time.RFC3339)
-	switch class {
-	case "":
-		return "It waits for its time, " + at + " (send_at)."
-	case mail.Configuration.String():
-		return "It waits until the provider's settings are put right, and is tried again from " + at + "; the reply of the last attempt says what is wrong."
-	case mail.Throttled.String():
-		return "The provider asked us to slow down: it is tried again from " + at + "."
-	}
-	return "The last attempt came to " + class + ": it is tried again from " + at + "."
-}
-
-// lastClass gives the class of the last attempt that kept the message from ending; "" if there was no attempt.
-func lastClass(history []queue.AttemptReport) string {
-	if len(history) == 0 {
-		return ""
-	}
-	class := ""
-	for _, o := range history[len(history)-1].Outcomes {
-		if class == "" || class == mail.Delivered.String() || class == mail.Permanent.String() {
-			class = o.Class
-		}
-	}
-	return class
 }

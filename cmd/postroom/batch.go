@@ -21,7 +21,8 @@ func newBatchShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show how far a batch has come",
-		Long: `Show how many messages of a batch are open, delivered, failed, cancelled and expired.
+		Long: `Show how many messages of a batch are open, delivered, failed, cancelled and expired, why its last message waits, and when
+that will roughly go.
 
 Delivered means that the provider took responsibility; a bounce may still follow.`,
 		Example: `  postroom batch show 01JZ3Q8Y6M2V7T4K9RBC5XWDHE
@@ -80,6 +81,8 @@ func showBatch(w io.Writer, b *admin.BatchStatus) error {
 		t.line("cancelled", "yes: what is still open, and not being sent, ends too")
 	}
 	t.line("progress", fmt.Sprintf("%.1f %% of %s messages", 100*b.Progress, thousands(b.Total)))
+	t.line("why it waits", b.WaitsFor)
+	t.line("through", aroundText(b.Through))
 	for _, key := range slices.Sorted(maps.Keys(b.Metadata)) {
 		t.line("metadata", key+"="+b.Metadata[key])
 	}

@@ -125,6 +125,21 @@ func TestMistypedCommandLinesAreUsageErrors(t *testing.T) {
 		{"batch show --output xml 1", "neither table nor json"},
 		{"token new --role root", "producer, operator and admin"},
 		{"token new --name a:b", "--name"},
+		{"mailbox lst", "did you mean list?"},
+		{"mailbox explain", "ADDRESS is missing"},
+		{"mailbox list news@x.example", "it takes none"},
+		{"mailbox pause --reason x", "ADDRESS is missing"},
+		{"mailbox pause news@x.example", "--reason is missing"},
+		{"mailbox pause news@x.example --reason x --duration 31d", "--duration: \"31d\" is not a time from 1s to 30d"},
+		{"mailbox pause news@x.example --reason x --duration 2", "--duration"},
+		{"mailbox resume", "ADDRESS is missing"},
+		{"pause", "for one mailbox use postroom mailbox pause ADDRESS"},
+		{"pause --reason x", "postroom pause takes --all"},
+		{"pause news@x.example --reason x", "postroom mailbox pause ADDRESS"},
+		{"pause --all news@x.example --reason x", "postroom mailbox pause ADDRESS"},
+		{"pause --all", "--reason is missing"},
+		{"resume", "postroom mailbox resume ADDRESS"},
+		{"resume news@x.example", "postroom mailbox resume ADDRESS"},
 		{"batch show --url ftp://x 1", "--url: it is not of the form"},
 		{"batch show --url http://user:secret@x 1", "--url: it is not of the form"},
 	} {
@@ -147,8 +162,9 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		}
 	}
 	walk(newRootCommand())
-	postroom(t, "").want(t, 0, "Exit codes", "POSTROOM_TOKEN_FILE", "send", "serve", "demo", "token")
+	postroom(t, "").want(t, 0, "Exit codes", "POSTROOM_TOKEN_FILE", "send", "serve", "demo", "token", "mailbox", "pause", "resume")
 	postroom(t, "", "message").want(t, 0, "cancel", "show")
+	postroom(t, "", "mailbox").want(t, 0, "explain", "list", "pause", "resume")
 	postroom(t, "", "send", "--help").want(t, 0, "list_unsubscribe", "--idempotency-key", "df -h |")
 	postroom(t, "", "__complete", "send", "--kind", "").want(t, 0, "alert\nreport\nsubscription\n")
 }

@@ -27,8 +27,8 @@ func newMessageShowCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show a message's state, recipients and attempts",
-		Long: `Show what became of a message: its state and why it waits, each recipient, and the last attempts with the provider's own
-words.
+		Long: `Show what became of a message: its state, why it waits and roughly when it goes, each recipient, and the last attempts with
+the provider's own words.
 
 Delivered means that the provider took responsibility; a bounce may still follow.`,
 		Example: `  postroom message show 01JZ3Q8Y6M2V7T4K9RBC5XWDHE
@@ -135,6 +135,10 @@ func showMessage(w io.Writer, m *admin.MessageStatus) error {
 	t.line("due", instantText(m.Due))
 	t.line("finished", instantText(m.Finished))
 	t.line("why it waits", m.WaitsFor)
+	if m.Ahead > 0 {
+		t.line("ahead", "about "+thousands(m.Ahead))
+	}
+	t.line("expected", aroundText(m.Expected))
 	for _, key := range slices.Sorted(maps.Keys(m.Metadata)) {
 		t.line("metadata", key+"="+m.Metadata[key])
 	}

@@ -39,6 +39,14 @@ func instantText(t time.Time) string {
 	return t.Local().Format("2006-01-02 15:04:05 -07:00")
 }
 
+// aroundText writes a time that was estimated; "" for none.
+func aroundText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return "around " + instantText(t)
+}
+
 // table writes rows below their header.
 func table(w io.Writer, header []string, rows ...[]string) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

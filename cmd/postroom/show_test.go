@@ -56,6 +56,19 @@ func TestMessageShow(t *testing.T) {
 	}
 }
 
+func TestShowSaysWhenItGoes(t *testing.T) {
+	t.Setenv("TZ", "UTC")
+	startFake(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/v1/batches/") {
+			_ = printJSON(w, admin.BatchStatus{ID: "B1", WaitsFor: "Its last message waits.", Through: begun})
+			return
+		}
+		_ = printJSON(w, admin.MessageStatus{ID: "ID1", State: queue.Queued, WaitsFor: "It waits.", Ahead: 12345, Expected: begun})
+	})
+	postroom(t, "", "message", "show", "ID1").want(t, 0, "why it waits  It waits.", "ahead         about 12,345", "expected      around 2030-01-02 03:04:05 +00:00")
+	postroom(t, "", "batch", "show", "B1").want(t, 0, "why it waits  Its last message waits.", "through       around 2030-01-02 03:04:05 +00:00")
+}
+
 func TestMessageShowOfTheRealAPI(t *testing.T) {
 	q := startAPI(t, nil)
 	receipt, err := q.Enqueue(t.Context(), mail.Message{Kind: mail.Alert, To: []mail.Address{{Address: "ada@x.example"}}, Text: "x",

@@ -31,7 +31,7 @@ func newTokenNewCommand() *cobra.Command {
 		Long: `Make a token for the API.
 
 The token goes to stdout, this once: the server keeps its hash only. What the server's configuration needs goes to stderr.
-A producer hands mail in and asks what became of it; an operator also cancels; an admin may do everything.`,
+A producer hands mail in and asks what became of it; an operator also cancels and pauses; an admin may do everything.`,
 		Example: `  postroom token new --role producer --name reports > reports.token
   POSTROOM_TOKEN_FILE=reports.token postroom send --kind report --to ada@example.com --subject Figures --text @figures.txt`,
 		Args: arguments(),

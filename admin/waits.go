@@ -1,0 +1,198 @@
+package admin
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue"
+)
+
+// waitsFor says why a message is not on its way; "" if it does not wait.
+func waitsFor(s *queue.MessageStatus, o *queue.Outlook) string {
+	if s.State != queue.Queued || o == nil {
+		return ""
+	}
+	class := lastClass(s.History)
+	switch o.Wait {
+	case queue.WaitsForTime:
+		return waitsForTime(class, o.Until)
+	case queue.WaitsForTurn:
+		if class != "" {
+			return turn("It waits for its turn to be tried again", o.Ahead)
+		}
+	case queue.WaitsForHold:
+		if class == mail.Configuration.String() && o.Silence.Reason == class {
+			return obstacle(o) + " The reply of the last attempt says what is wrong." + ahead(o.Ahead)
+		}
+	}
+	return outlookText("It waits", o)
+}
+
+// waitsForTime says what a time is for, by the class of the last attempt.
+func waitsForTime(class string, until time.Time) string {
+	at := instant(until)
+	switch class {
+	case "":
+		return "It waits for its time, " + at + " (send_at)."
+	case mail.Configuration.String():
+		return "It waits until the provider's settings are put right, and is tried again from " + at + "; the reply of the last attempt says what is wrong."
+	case mail.Throttled.String():
+		return "The provider asked us to slow down: it is tried again from " + at + "."
+	}
+	return "The last attempt came to " + class + ": it is tried again from " + at + "."
+}
+
+// batchWaitsFor says why the last message of a batch is not on its way; "" if none waits for its turn.
+func batchWaitsFor(o *queue.Outlook) string {
+	switch {
+	case o == nil:
+		return ""
+	case o.Wait == queue.WaitsForTime:
+		return waitsForTime("", o.Until)
+	}
+	return outlookText("Its last message waits", o)
+}
+
+// outlookText completes "It waits", or names what stands in the way of all mail of the same mailbox.
+func outlookText(waits string, o *queue.Outlook) string {
+	if o.Wait == queue.WaitsForProvider {
+		return waits + " until a provider is active: there is none."
+	}
+	if in := obstacle(o); in != "" {
+		return in + ahead(o.Ahead)
+	}
+	return turn(waits+" for its turn", o.Ahead)
+}
+
+func turn(waits string, n int) string {
+	if n == 0 {
+		return waits + ", which comes next."
+	}
+	return waits + ":" + strings.ToLower(ahead(n))
+}
+
+// ahead is a sentence with a space before it; "" if nothing goes first.
+func ahead(n int) string {
+	switch n {
+	case 0:
+		return ""
+	case 1:
+		return " About 1 message goes first."
+	}
+	return fmt.Sprintf(" About %d messages go first.", n)
+}
+
+// obstacle says what lets nothing of a mailbox begin, and until when; "" if nothing does.
+func obstacle(o *queue.Outlook) string {
+	switch o.Wait {
+	case queue.WaitsForPause:
+		by := ""
+		if o.Silence.By != "" {
+			by = " by " + o.Silence.By
+		}
+		return fmt.Sprintf("%s is paused until %s%s: %q.", mailOf(o), instant(o.Until), by, o.Silence.Reason)
+	case queue.WaitsForHold:
+		return fmt.Sprintf("%s is held until %s: %s.", mailOf(o), instant(o.Until), holdWords(o.Silence.Reason))
+	case queue.WaitsForLimit:
+		if o.Until.IsZero() {
+			return fmt.Sprintf("The limit of %s is used up by what is being sent.", limitWords(string(o.Limit)))
+		}
+		return fmt.Sprintf("The limit of %s is used up until %s.", limitWords(string(o.Limit)), instant(o.Until))
+	}
+	return ""
+}
+
+func mailOf(o *queue.Outlook) string {
+	if o.Silence.All {
+		return "All mail"
+	}
+	return "Mail of " + o.Key
+}
+
+// holdWords say why a mailbox is held.
+func holdWords(reason string) string {
+	switch reason {
+	case "throttled":
+		return "the provider asked us to slow down"
+	case "configuration":
+		return "the provider's settings, or its mailbox, have to be put right"
+	case "unreachable":
+		return "the provider can't be reached"
+	}
+	return reason
+}
+
+// limitWords say what a limit counts.
+func limitWords(name string) string {
+	if name == "upload_bytes" {
+		return "bytes uploaded"
+	}
+	return name
+}
+
+// standing is what the next message of a mailbox waits for, as the queue's outlook of a message has it.
+func standing(m *queue.Mailbox) *queue.Outlook {
+	o := &queue.Outlook{Wait: queue.WaitsForTurn, Key: m.Key}
+	switch {
+	case m.Pause != nil && (m.Hold == nil || !m.Hold.Until.After(m.Pause.Until)):
+		o.Wait, o.Silence, o.Until = queue.WaitsForPause, m.Pause, m.Pause.Until
+	case m.Hold != nil:
+		o.Wait, o.Silence, o.Until = queue.WaitsForHold, m.Hold, m.Hold.Until
+	default:
+		for _, l := range m.Limits {
+			if l.Used >= l.Max && (o.Limit == "" || l.Until.After(o.Until)) {
+				o.Wait, o.Limit, o.Until = queue.WaitsForLimit, l.Name, l.Until
+			}
+		}
+	}
+	return o
+}
+
+// stateOf gives the state of a mailbox.
+func stateOf(o *queue.Outlook) string {
+	switch o.Wait {
+	case queue.WaitsForPause:
+		return "paused"
+	case queue.WaitsForHold:
+		return "held"
+	case queue.WaitsForLimit:
+		return "limited"
+	}
+	return "flows"
+}
+
+// summary says whether mail of a mailbox flows, and if not why and until when.
+func summary(m *queue.Mailbox) string {
+	waiting := "Nothing waits."
+	switch n := m.Waiting(); n {
+	case 0:
+	case 1:
+		waiting = "1 message waits."
+	default:
+		waiting = fmt.Sprintf("%d messages wait.", n)
+	}
+	text := obstacle(standing(m))
+	if text == "" {
+		text = "Mail of " + m.Key + " flows."
+	}
+	return text + " " + waiting
+}
+
+// instant writes a time in a sentence.
+func instant(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// lastClass gives the class of the last attempt that kept the message from ending; "" if there was no attempt.
+func lastClass(history []queue.AttemptReport) string {
+	if len(history) == 0 {
+		return ""
+	}
+	class := ""
+	for _, o := range history[len(history)-1].Outcomes {
+		if class == "" || class == mail.Delivered.String() || class == mail.Permanent.String() {
+			class = o.Class
+		}
+	}
+	return class
+}

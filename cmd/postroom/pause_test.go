@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/postroom/postroom/admin"
+	"github.com/postroom/postroom/config"
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
+	"github.com/postroom/postroom/provider/smtp/smtptest"
+)
+
+// startServer starts all of Postroom, in front of a mail server with an inbox.
+func startServer(t *testing.T) *smtptest.Inbox {
+	t.Helper()
+	inbox, err := smtptest.NewInbox(smtptest.InboxOptions{Security: provider.SecurityNone})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = inbox.Close() })
+	cfg := config.Default()
+	settings := inbox.Settings(mail.Address{Address: "own@x.example"})
+	cfg.Provider = &settings
+	sum := sha256.Sum256([]byte(testToken))
+	cfg.Auth.Tokens = []config.Token{{Name: "test", Role: "operator", SHA256: hex.EncodeToString(sum[:])}}
+	cfg.HTTP.Listen = "127.0.0.1:0"
+	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), PoolSize: connections(cfg)})
+	t.Cleanup(func() { _ = client.Close() })
+	s, err := newServer(t.Context(), serverOptions{config: cfg, redis: client, log: slog.New(slog.DiscardHandler), api: true, worker: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	served := make(chan error, 1)
+	go func() { served <- s.run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-served; err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("the server ended: %v", err)
+		}
+	})
+	environment(t, "http://"+s.listener.Addr().String())
+	return inbox
+}
+
+func TestMailWaitsWhileItIsPausedAndGoesWhenItIsResumed(t *testing.T) {
+	inbox := startServer(t)
+	list := postroom(t, "", "mailbox", "list")
+	list.want(t, 0, "flows")
+	rows := strings.Split(list.stdout, "\n")
+	if len(rows) != 3 {
+		t.Fatalf("want one mailbox, the account: %q", list.stdout)
+	}
+	account, _, _ := strings.Cut(rows[1], " ")
+
+	postroom(t, "", "mailbox", "pause", "own@x.example", "--reason", "x").want(t, exitFault, "by the account "+account)
+	postroom(t, "", "mailbox", "pause", account, "--reason", "wrong list").want(t, 0, account)
+	postroom(t, "", "pause", "--all", "--reason", "maintenance").want(t, 0, "everything")
+	var sent admin.Accepted
+	r := postroom(t, "", "send", "--kind", "alert", "--to", "ada@x.example", "--text", "x", "--output", "json")
+	if err := json.Unmarshal([]byte(r.stdout), &sent); err != nil {
+		t.Fatalf("%v: %q %q", err, r.stdout, r.stderr)
+	}
+	postroom(t, "", "message", "show", sent.ID).want(t, 0, `All mail is paused until `, `by test: "maintenance"`)
+
+	postroom(t, "", "resume", "--all").want(t, 0, "held or paused by themselves: 1.")
+	postroom(t, "", "message", "show", sent.ID).want(t, 0, "Mail of "+account+" is paused until ", `by test: "wrong list"`)
+	if n := inbox.Received(); n != 0 {
+		t.Errorf("%d arrived during the pause", n)
+	}
+	postroom(t, "", "mailbox", "resume", account).want(t, 0, "Mail of "+account+" flows.")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := inbox.WaitFor(ctx, 1); err != nil {
+		t.Fatalf("it did not go when it was resumed: %v", err)
+	}
+	postroom(t, "", "mailbox", "explain", account).want(t, 0, "flows.")
+}
