@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -104,7 +105,7 @@ func (q *Queue) outlook(ctx context.Context, id string) (*Outlook, error) {
 		return o, nil
 	}
 	o.Ahead = atoi(text(values[1]))
-	all, err := q.state(ctx, "")
+	all, err := q.recentState(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -116,6 +117,29 @@ func (q *Queue) outlook(ctx context.Context, id string) (*Outlook, error) {
 	}
 	o.Wait = WaitsForTurn
 	return o, nil
+}
+
+// recent is the state of all mailboxes as it was read last: many who ask after their messages share one look.
+type recent struct {
+	mu    sync.Mutex
+	state *state
+	read  time.Time
+	lasts time.Duration // 1 s, but in tests
+}
+
+func (q *Queue) recentState(ctx context.Context) (*state, error) {
+	r := &q.recent
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.state != nil && time.Since(r.read) < r.lasts {
+		return r.state, nil
+	}
+	s, err := q.state(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	r.state, r.read = s, time.Now()
+	return s, nil
 }
 
 // outlook completes o, of a message whose limit key is m's.

@@ -61,6 +61,7 @@ type Queue struct {
 	log     *slog.Logger
 	metrics *metrics
 	known   knownLimits
+	recent  recent
 }
 
 var namespaces = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -90,7 +91,8 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if !namespaces.MatchString(o.Namespace) {
 		return nil, fmt.Errorf("queue: namespace %q: use 1 to 32 of a-z, 0-9 and hyphen", o.Namespace)
 	}
-	q := &Queue{redis: o.Client, prefix: "{" + o.Namespace + "}:", options: o, log: o.Logger, metrics: newMetrics()}
+	q := &Queue{redis: o.Client, prefix: "{" + o.Namespace + "}:", options: o, log: o.Logger, metrics: newMetrics(),
+		recent: recent{lasts: time.Second}}
 	if q.redis == nil {
 		parsed, err := redis.ParseURL(o.URL)
 		if err != nil {

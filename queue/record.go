@@ -58,6 +58,7 @@ const (
 	headSender
 	headChunks
 	headBytes
+	headRequeued // when it was last taken out of the failed store
 	headFields
 )
 

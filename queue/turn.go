@@ -47,7 +47,8 @@ type Attempt struct {
 	// Counted is the number of attempts before this one that counted; First is when the first of them began (else zero).
 	Counted int
 	First   time.Time
-	// Now is Redis's time when the attempt began; Since when the message could have gone: accepted, or send_at if later.
+	// Now is Redis's time when the attempt began; Since when the message could have gone: accepted, or send_at or
+	// the last requeue if later.
 	Now, Since time.Time
 
 	marks    string
@@ -392,7 +393,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 		for i := range outcomes {
 			outcomes[i] = o
 		}
-		return &Settlement{Attempt: a, Verdict: GiveUp, Class: mail.Permanent, Counted: true, Outcomes: outcomes}
+		return &Settlement{Attempt: a, Verdict: GiveUp, Class: mail.Permanent, Counted: true, Outcomes: outcomes, Unused: true}
 	}
 	r, err := parseRecord(answer.record)
 	if err != nil {
@@ -421,6 +422,9 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	a.Since = acceptedAt(a.MessageID)
 	if body.sendAt.After(a.Since) {
 		a.Since = body.sendAt
+	}
+	if requeued := unixMilli(r.head[headRequeued]); requeued.After(a.Since) {
+		a.Since = requeued
 	}
 	a.Message, err = body.content.Fill(a.MessageID, acceptedAt(a.MessageID), it.Recipient)
 	if err != nil {

@@ -24,6 +24,6 @@ if tonumber(ARGV[10]) > now then
   await('m:' .. id, tonumber(ARGV[10]))
 else
   push(kind, sender, '-', 'n', id)
-  flag_for(sender, now)
+  flag_for(sender, kind, now)
 end
 return {'accepted', id}

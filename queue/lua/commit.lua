@@ -16,6 +16,6 @@ if tonumber(ARGV[6]) > now then
   await('b:' .. id, tonumber(ARGV[6]))
 else
   activate(b[3], b[4], id)
-  flag_for(b[4], now)
+  flag_for(b[4], b[3], now)
 end
 return {'accepted', id}

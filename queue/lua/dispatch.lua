@@ -53,7 +53,12 @@ local before = redis.call('GET', P .. 'handed:' .. ARGV[1])
 if before then
   for _, key in ipairs(split(before, '\t')) do list(key) end
 end
-if ARGV[2] ~= '' then list(ARGV[2]) end
+if ARGV[2] ~= '' then
+  -- A look that is made is over; whoever arms another must not take it for one to come.
+  local look = redis.call('ZSCORE', P .. 'looks', ARGV[2])
+  if look and tonumber(look) <= now then redis.call('ZREM', P .. 'looks', ARGV[2]) end
+  list(ARGV[2])
+end
 for _, key in ipairs(redis.call('SPOP', P .. 'ready', KEYS_AT_ONCE)) do list(key) end
 if redis.call('EXISTS', P .. 'ready') == 1 then answer[1] = 0 end
 -- Whoever has undertaken to look at these is late, or gone.
@@ -64,14 +69,16 @@ end
 
 -- slots says how many messages, of one recipient each, a scope's limits have room for: at most most; else from when on one.
 local function slots(scope, of, most)
-  local n = most
-  while n >= 1 do
-    local at = books_room(scope, of, {messages = n, requests = n, recipients = n}, now)
-    if not at then return n end
-    if n == 1 then return 0, at end
-    n = math.floor(n / 2)
+  local function fits(n) return books_room(scope, of, {messages = n, requests = n, recipients = n}, now) end
+  if not fits(most) then return most end
+  local at = fits(1)
+  if at then return 0, at end
+  local some, too_many = 1, most
+  while too_many - some > 1 do
+    local n = math.floor((some + too_many) / 2)
+    if fits(n) then too_many = n else some = n end
   end
-  return 0, -1
+  return some
 end
 
 local function look_at(key, at)
@@ -105,7 +112,9 @@ end
 local everyone = provider.all_concurrency
 if everyone < math.huge then everyone = everyone - redis.call('SCARD', P .. 'units') end
 
-local function hand_out(key)
+-- hand_out gives at most so many of a key's units to turns. It answers how many, and whether the key could use more.
+local made = {}
+local function hand_out(key, most)
   local units = redis.call('HGETALL', P .. 'u:' .. key)
   local out, n, unbegun = {}, #units / 2, 0
   for i = 1, #units, 2 do
@@ -114,57 +123,88 @@ local function hand_out(key)
     -- A turn that was given out but has not begun will take one of what waits.
     if u[RUN] == '' then
       unbegun = unbegun + 1
-      if string.sub(u[TURN] or '', 1, #ARGV[1]) == ARGV[1] then
+      if string.sub(u[TURN] or '', 1, #ARGV[1]) == ARGV[1] and not made[u[TURN]] then
+        made[u[TURN]] = true
         for _, v in ipairs({u[TURN], key, units[i], 'mail'}) do turns[#turns + 1] = v end
       end
     end
   end
   -- More may be out than that, after it was lowered.
-  if n >= provider.concurrency then return end
+  if most < 1 or n >= provider.concurrency then return 0, false end
   local alerts, wanted = work(key, provider.concurrency)
   wanted, alerts = math.min(wanted - unbegun, provider.concurrency - n), alerts - unbegun
-  if wanted <= 0 then return end
+  if wanted <= 0 then return 0, false end
   local silent = held_until(key)
-  if silent > now then return look_at(key, silent) end
-  if wanted > everyone then
-    redis.call('SADD', P .. 'blocked', key)
-    wanted = everyone
-  end
+  if silent > now then return look_at(key, silent) or 0, false end
   local at
   wanted, at = slots(key, limits, wanted)
-  if wanted == 0 then return look_at(key, at) end
-  wanted, at = slots('*', all_limits, wanted)
-  if wanted == 0 then
-    redis.call('SADD', P .. 'blocked', key)
-    return look_at('*', at)
-  end
+  if wanted == 0 then return look_at(key, at) or 0, false end
+  local given, more = 0, wanted > most
   for unit = 0, provider.concurrency - 1 do
-    if wanted <= 0 then break end
+    if given >= math.min(wanted, most) then break end
     if not out[tostring(unit)] then
       local turn = ARGV[1] .. '.' .. string.sub(redis.sha1hex(key), 1, 8) .. '.' .. unit
+      made[turn] = true
       redis.call('HSET', P .. 'u:' .. key, unit, unit_text({turn, '', '', int(now), open = {}}))
       redis.call('SADD', P .. 'keys', key)
       if provider.all_concurrency < math.huge then redis.call('SADD', P .. 'units', key .. '\t' .. unit) end
       for _, v in ipairs({turn, key, tostring(unit), alerts > 0 and 'alert' or 'mail'}) do turns[#turns + 1] = v end
-      wanted, alerts, everyone = wanted - 1, alerts - 1, everyone - 1
+      given, alerts = given + 1, alerts - 1
     end
   end
+  return given, more
 end
 
--- When the provider's own limits have room again, or its hold is over, those go on who waited for that.
-if listed['*'] then
+local visited = {}
+local function visit(key, most)
+  visited[#visited + 1] = key
+  return hand_out(key, most)
+end
+
+if everyone == math.huge and #all_limits == 0 then
+  for _, key in ipairs(todo) do
+    if key ~= '*' then visit(key, math.huge) end
+  end
+else
+  -- What binds all of them is given out one unit at a time, to whoever has waited longest.
+  if before then
+    for _, key in ipairs(todo) do visit(key, 0) end
+  end
+  local first = #all_limits > 0 and first_of_all(provider, now)
+  for i, key in ipairs(todo) do
+    if key ~= '*' then
+      local alerts = work(key, 1)
+      if alerts > 0 then redis.call('ZADD', P .. 'blocked', 1, key) else line_up(key, now + i / 1000) end
+    end
+  end
   local silent = held_until('*')
-  local n, at = slots('*', all_limits, KEYS_AT_ONCE)
+  local room, at = slots('*', all_limits, KEYS_AT_ONCE)
+  local fits = true
+  if first then
+    local from = books_room('*', all_limits, cost_of(first.cost), now)
+    if from then fits, at = false, tonumber(from) end
+  end
   if silent > now then
     look_at('*', silent)
   else
-    for _, key in ipairs(redis.call('SPOP', P .. 'blocked', n)) do list(key) end
-    if redis.call('EXISTS', P .. 'blocked') == 1 then look_at('*', at or now + 10) end
+    for i = 1, KEYS_AT_ONCE do
+      if room < 1 or everyone < 1 then break end -- who ends a turn, or meets the limit, sees to it that somebody looks
+      local key
+      if first then
+        key = redis.call('ZRANGEBYSCORE', P .. 'blocked', fits and 0 or 1, 1, 'LIMIT', 0, 1)[1]
+        if key then redis.call('ZREM', P .. 'blocked', key) end
+      else
+        key = redis.call('ZPOPMIN', P .. 'blocked')[1]
+      end
+      if not key then break end
+      local given, more = visit(key, 1)
+      room, everyone = room - given, everyone - given
+      if more then line_up(key, now + 0.1 + i / 1000) end
+      if i == KEYS_AT_ONCE then answer[1] = 0 end
+    end
+    if at then look_at('*', at) end
   end
 end
-for _, key in ipairs(todo) do
-  if key ~= '*' then hand_out(key) end
-end
-if #turns > 0 then redis.call('SET', P .. 'handed:' .. ARGV[1], table.concat(todo, '\t'), 'PX', 30000) end
+if #turns > 0 then redis.call('SET', P .. 'handed:' .. ARGV[1], table.concat(visited, '\t'), 'PX', 30000) end
 for _, v in ipairs(turns) do answer[#answer + 1] = v end
 return answer

@@ -26,11 +26,7 @@ local old = redis.call('ZRANGEBYSCORE', P .. 'failed', '-inf', int(now - tonumbe
 for _, id in ipairs(old) do
   local r, newer = load(id)
   if r and r.head[STATE] == FAILED then
-    if r.head[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. r.head[BATCH], 'forgotten', 1) end
-    release(id, r)
-    tally('failed:' .. r.head[KIND], -1)
-    tally('class:' .. r.head[CLASS], -1)
-    redis.call('UNLINK', P .. 'm:' .. id)
+    discard(id, r)
     answer[2] = answer[2] + 1
   end
   if not newer then redis.call('ZREM', P .. 'failed', id) end

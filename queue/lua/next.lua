@@ -55,7 +55,7 @@ local function set_unit(s, unit, value)
   if not s.value[unit] then
     s.out = s.out + 1
     redis.call('SADD', P .. 'keys', s.key)
-    if everyone_limited then redis.call('SADD', P .. 'units', s.key .. '\t' .. unit) end
+    if provider and provider.all_concurrency < math.huge then redis.call('SADD', P .. 'units', s.key .. '\t' .. unit) end
   end
   if not value then s.out = s.out - 1 end
   s.value[unit], s.changed[unit] = value, true
@@ -70,13 +70,13 @@ local function claim(s, turn)
       if not s.changed[units[i]] then s.value[units[i]] = units[i + 1] end
     end
   end
-  local first
-  for unit = 0, (provider and provider.concurrency or 0) - 1 do
-    local value = s.value[tostring(unit)]
-    if value and unit_of(value)[TURN] == turn then return tostring(unit) end
-    if not value and not first then first = tostring(unit) end
+  -- The turn may have had its unit before the concurrency was lowered.
+  for unit, value in pairs(s.value) do
+    if value and unit_of(value)[TURN] == turn then return unit end
   end
-  return first
+  for unit = 0, (provider and provider.concurrency or 0) - 1 do
+    if not s.value[tostring(unit)] then return tostring(unit) end
+  end
 end
 
 local function write_units(s)
@@ -139,9 +139,12 @@ local function room(key, cost)
   return at, name, key
 end
 
--- wait_for sees to it that somebody looks at a key again when there is room.
-local function wait_for(key, at, whose)
-  if whose == '*' then redis.call('SADD', P .. 'blocked', key) end
+-- wait_for sees to it that somebody looks at a key again when there is room. Who was served just now goes last.
+local function wait_for(key, at, whose, served)
+  if whose == '*' then
+    if served then redis.call('ZREM', P .. 'blocked', key) end
+    line_up(key, now)
+  end
   if at == -1 then return -1 end
   return arm(whose, at, now)
 end
@@ -151,6 +154,12 @@ local function batch_of(r)
   local id = r.head[BATCH]
   if not batches[id] then batches[id] = redis.call('HMGET', P .. 'b:' .. id, 'chunks', 'bytes', 'expires', 'cancelled') end
   return batches[id]
+end
+
+-- expired says whether a message's time is over. What had expired already when somebody requeued it is to go all the same.
+local function expired(r, b)
+  local at = tonumber(b and b[3] or r.head[EXPIRES]) or math.huge
+  return at <= now and at > (tonumber(r.head[REQUEUED]) or 0)
 end
 
 local function content_of(id, r, b)
@@ -370,7 +379,8 @@ local function call(at)
     why = 'ended'
   elseif not provider or provider.version ~= ARGV[1] then
     why = 'version'
-  elseif s.out > provider.concurrency then
+  elseif s.out > provider.concurrency or provider.mode == 'account' and key ~= provider.key then
+    -- The turn may be a former provider's, and its worker have the active one's settings by now.
     why = 'shrunk'
   end
   if why then
@@ -379,8 +389,10 @@ local function call(at)
   end
   if looks and not mine then
     if not unit or s.out >= provider.concurrency then return over(c, 'idle') end
-    if redis.call('SCARD', P .. 'units') >= provider.all_concurrency then
-      redis.call('SADD', P .. 'blocked', key)
+    -- What binds all of them is given out in turn.
+    if everyone_limited and (redis.call('EXISTS', P .. 'blocked') == 1 or redis.call('SCARD', P .. 'units') >= provider.all_concurrency) then
+      line_up(key, now)
+      flag('*')
       return over(c, 'idle')
     end
   end
@@ -389,10 +401,15 @@ local function call(at)
   if limited then
     if #u.open > 0 then return over(c, 'ended') end -- what waits for its line would be taken too early
     local from, name, whose = room(key, ONE)
-    if from then return over(c, 'limited', from ~= 'never' and wait_for(key, from, whose) or -1, whose, name) end
+    if from then return over(c, 'limited', from ~= 'never' and wait_for(key, from, whose, ARGV[at + 7] ~= '') or -1, whose, name) end
   end
 
   local senders = senders_of(provider, key)
+  local first = #all_limits > 0 and first_of_all(provider, now)
+  if first and first.key ~= key and not waiting('a', senders) then
+    local from, name = books_room('*', all_limits, cost_of(first.cost), now)
+    return over(c, 'limited', wait_for(key, tonumber(from) or now + 10, '*'), '*', name or all_limits[1].name)
+  end
   for _ = 1, 50 do
     local entry, place = choose(key, senders)
     if not entry then return over(c, 'idle') end
@@ -407,7 +424,7 @@ local function call(at)
       if b and b[4] then
         finish(id, r, CANCELLED, now)
         c.ended = c.ended .. CANCELLED .. r.head[KIND]
-      elseif (tonumber(b and b[3] or r.head[EXPIRES]) or math.huge) <= now then
+      elseif expired(r, b) then
         finish(id, r, EXPIRED, now)
         c.ended = c.ended .. EXPIRED .. r.head[KIND]
       else
@@ -423,9 +440,15 @@ local function call(at)
           c.ended = c.ended .. FAILED .. r.head[KIND]
         elseif from then
           untake(entry, place, key)
+          if whose == '*' and (not first or first.key == key) then
+            -- It needs more room than others would: they are not to take it from under its hands.
+            redis.call('SET', P .. 'first', key .. '\t' .. cost_text(cost), 'PX', int(math.max(from - now, 0) + 5000))
+            redis.call('ZADD', P .. 'blocked', 0, key)
+          end
           return over(c, 'limited', wait_for(key, from, whose), whose, name)
         else
           begin(id, r, attempt, now)
+          if first and first.key == key then redis.call('UNLINK', P .. 'first') end
           local o = {attempt = attempt, message = id, begun = int(now), deadline = deadline, taken = '', all = '', cost = ''}
           local look = -1
           if limited then
@@ -435,7 +458,7 @@ local function call(at)
           set_unit(s, unit, unit_text(u))
           if limited and s.out < provider.concurrency and any_waiting(senders) then
             local more, _, who = room(key, ONE)
-            whose = who or key
+            whose = who or (redis.call('EXISTS', P .. 'blocked') == 1 and '*' or key)
             look = wait_for(key, more or now, whose)
           end
           return give(c, id, r, b, look, whose or '')

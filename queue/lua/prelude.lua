@@ -10,9 +10,9 @@ local P = KEYS[1]
 local FORMAT = '1'
 
 -- Positions in a record's head.
-local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16
-local HEAD = 16
+local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES, REQUEUED =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17
+local HEAD = 17
 -- States of a record.
 local QUEUED, SENDING, DELIVERED, FAILED, CANCELLED, EXPIRED = 'q', 's', 'd', 'f', 'c', 'e'
 -- Lines of attempts that a record keeps at most.
@@ -144,14 +144,15 @@ end
 -- LATE is how many ms somebody may be late who has undertaken to look at a key, before others do.
 local LATE = 1000
 
--- flag_for has a dispatcher look at a sender's limit key, if it has a unit that is not out, and nobody is about to look as
--- soon as its limits or its hold let something go.
-local function flag_for(sender, now)
+-- flag_for has a dispatcher look at a sender's limit key, as mail of a kind has come, if it has a unit that is not out, and
+-- nobody is about to look as soon as its limits or its hold let something go. What waits may be a message that takes much; an
+-- alert overtakes it, and may have room now.
+local function flag_for(sender, kind, now)
   local provider = active()
   if not provider then return end
   local key = key_of(provider, sender)
   if redis.call('HLEN', P .. 'u:' .. key) >= provider.concurrency then return end
-  local look = redis.call('ZSCORE', P .. 'looks', key)
+  local look = kind ~= 'a' and redis.call('ZSCORE', P .. 'looks', key)
   if look and tonumber(look) > now - LATE then return end
   flag(key)
 end
@@ -214,10 +215,11 @@ local function entry_of(id, r)
   return id .. ':' .. r.head[GENERATION]
 end
 
--- place gives the sender and lane of a record.
+-- place gives the sender and lane of a record. Single messages out of the failed store have a lane of their own, "+": however
+-- many an administrator requeues, new ones take turns with them.
 local function place(r)
   local batch = r.head[BATCH]
-  if batch == '' then return r.head[SENDER], '-' end
+  if batch == '' then return r.head[SENDER], r.head[REQUEUED] == '' and '-' or '+' end
   return redis.call('HGET', P .. 'b:' .. batch, 'sender') or '-', batch
 end
 
@@ -302,6 +304,17 @@ local function unfail(id, r)
   tally('class:' .. h[CLASS], -1)
 end
 
+-- discard drops a failed record, with its share of the content.
+local function discard(id, r)
+  local h = r.head
+  if h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], 'forgotten', 1) end
+  release(id, r)
+  tally('failed:' .. h[KIND], -1)
+  tally('class:' .. h[CLASS], -1)
+  redis.call('UNLINK', P .. 'm:' .. id)
+  redis.call('ZREM', P .. 'failed', id)
+end
+
 -- again queues a record under a new generation: due at once at the head of what is due in its lane (delay 0), or later.
 local function again(id, r, generation, now, delay)
   local h = r.head
@@ -313,7 +326,7 @@ local function again(id, r, generation, now, delay)
   end
   local sender, batch = place(r)
   push(h[KIND], sender, batch, 'd', entry_of(id, r), true)
-  flag_for(sender, now)
+  flag_for(sender, h[KIND], now)
 end
 
 -- replay answers a request whose idempotency key is known; nil if it is not.
@@ -368,13 +381,33 @@ local function merge(marks, known)
   return table.concat(out)
 end
 
--- free takes units of a key back. Whoever waited for one, as the provider's units were all out, is looked at.
+-- line_up has a key wait for what binds all of them together: the provider's limits and its concurrency. Whoever has waited
+-- longest goes first.
+local function line_up(key, at) redis.call('ZADD', P .. 'blocked', 'NX', string.format('%.3f', at), key) end
+
+-- first_of_all gives the key, and the cost, of a message that takes more of the provider's limits than another would, and so
+-- waits for more room; nil if there is none, or if it can't go for another reason. Until it has begun only alerts may go.
+local function first_of_all(provider, now)
+  local value = redis.call('GET', P .. 'first')
+  if not value then return nil end
+  local key, cost = string.match(value, '^([^\t]*)\t(.*)$')
+  if held_until(key) > now then return nil end
+  local senders = senders_of(provider, key)
+  for _, kind in ipairs({'a', 'r', 's'}) do
+    if not senders and redis.call('EXISTS', P .. 's:' .. kind) == 1 then return {key = key, cost = cost} end
+    for _, sender in ipairs(senders or {}) do
+      if redis.call('EXISTS', P .. 'r:' .. kind .. ':' .. sender) == 1 then return {key = key, cost = cost} end
+    end
+  end
+  return nil
+end
+
+-- free takes units of a key back. Whoever waits for one, as the provider's units were all out, is looked at.
 local function free(key, units)
   redis.call('HDEL', P .. 'u:' .. key, unpack(units))
   if redis.call('EXISTS', P .. 'u:' .. key) == 0 then redis.call('SREM', P .. 'keys', key) end
   for _, unit in ipairs(units) do redis.call('SREM', P .. 'units', key .. '\t' .. unit) end
-  local blocked = redis.call('SPOP', P .. 'blocked', #units)
-  for _, other in ipairs(blocked) do flag(other) end
+  if redis.call('EXISTS', P .. 'blocked') == 1 then flag('*') end
 end
 
 -- settle stores what an attempt came to. o has: message, attempt, verdict ("delivered", "failed", "retry", "back"), marks

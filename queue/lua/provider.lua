@@ -12,7 +12,16 @@ if not version then
   redis.call('HSET', P .. 'provider', 'fingerprint', ARGV[1], 'version', version, unpack(ARGV, 4, 3 + settings))
 end
 redis.call('HSET', P .. 'provider', unpack(ARGV, 4 + settings))
+-- Whoever was to be looked at later, as the former limits had it, is looked at now.
+redis.call('UNLINK', P .. 'looks', P .. 'blocked', P .. 'first')
 local provider = active()
+-- Units are counted over all keys only while they are bounded.
+redis.call('UNLINK', P .. 'units')
+if provider.all_concurrency < math.huge then
+  for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
+    for _, unit in ipairs(redis.call('HKEYS', P .. 'u:' .. key)) do redis.call('SADD', P .. 'units', key .. '\t' .. unit) end
+  end
+end
 for _, kind in ipairs({'a', 'r', 's'}) do
   for _, sender in ipairs(redis.call('LRANGE', P .. 's:' .. kind, 0, -1)) do
     redis.call('SADD', P .. 'ready', key_of(provider, sender))
