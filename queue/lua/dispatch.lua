@@ -189,14 +189,16 @@ else
   else
     for i = 1, KEYS_AT_ONCE do
       if room < 1 or everyone < 1 then break end -- who ends a turn, or meets the limit, sees to it that somebody looks
-      local key
+      local key, since
       if first then
         key = redis.call('ZRANGEBYSCORE', P .. 'blocked', fits and 0 or 1, 1, 'LIMIT', 0, 1)[1]
         if key then redis.call('ZREM', P .. 'blocked', key) end
       else
-        key = redis.call('ZPOPMIN', P .. 'blocked')[1]
+        local popped = redis.call('ZPOPMIN', P .. 'blocked')
+        key, since = popped[1], popped[2]
       end
       if not key then break end
+      if since then redis.call('HSETNX', P .. 'senior', key, since) end
       local given, more = visit(key, 1)
       room, everyone = room - given, everyone - given
       if more then line_up(key, now + 0.1 + i / 1000) end

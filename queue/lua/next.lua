@@ -139,11 +139,15 @@ local function room(key, cost)
   return at, name, key
 end
 
--- wait_for sees to it that somebody looks at a key again when there is room. Who was served just now goes last.
+-- wait_for sees to it that somebody looks at a key again when there is room. Who was served just now goes last; who was given
+-- a turn and found no room keeps the place in the line.
 local function wait_for(key, at, whose, served)
   if whose == '*' then
-    if served then redis.call('ZREM', P .. 'blocked', key) end
-    line_up(key, now)
+    local senior = not served and tonumber(redis.call('HGET', P .. 'senior', key) or 0) or 0
+    -- An alert for which there was no room had its turn before all others: it is not to have it again and again.
+    if senior <= 1 then senior = nil end
+    if served or senior then redis.call('ZREM', P .. 'blocked', key) end
+    line_up(key, senior or served and now + 0.5 or now)
   end
   if at == -1 then return -1 end
   return arm(whose, at, now)
@@ -412,7 +416,10 @@ local function call(at)
   end
   for _ = 1, 50 do
     local entry, place = choose(key, senders)
-    if not entry then return over(c, 'idle') end
+    if not entry then
+      if everyone_limited then redis.call('HDEL', P .. 'senior', key) end
+      return over(c, 'idle')
+    end
     local id, generation = string.match(entry, '^([^:]*):?(.*)$')
     local r, newer = load(id)
     if newer then
@@ -440,15 +447,17 @@ local function call(at)
           c.ended = c.ended .. FAILED .. r.head[KIND]
         elseif from then
           untake(entry, place, key)
+          local look = wait_for(key, from, whose)
           if whose == '*' and (not first or first.key == key) then
             -- It needs more room than others would: they are not to take it from under its hands.
             redis.call('SET', P .. 'first', key .. '\t' .. cost_text(cost), 'PX', int(math.max(from - now, 0) + 5000))
             redis.call('ZADD', P .. 'blocked', 0, key)
           end
-          return over(c, 'limited', wait_for(key, from, whose), whose, name)
+          return over(c, 'limited', look, whose, name)
         else
           begin(id, r, attempt, now)
           if first and first.key == key then redis.call('UNLINK', P .. 'first') end
+          if everyone_limited then redis.call('HDEL', P .. 'senior', key) end
           local o = {attempt = attempt, message = id, begun = int(now), deadline = deadline, taken = '', all = '', cost = ''}
           local look = -1
           if limited then

@@ -382,7 +382,7 @@ local function merge(marks, known)
 end
 
 -- line_up has a key wait for what binds all of them together: the provider's limits and its concurrency. Whoever has waited
--- longest goes first.
+-- longest goes first. P.."senior" keeps since when those have waited who were given a turn, until something of theirs begins.
 local function line_up(key, at) redis.call('ZADD', P .. 'blocked', 'NX', string.format('%.3f', at), key) end
 
 -- first_of_all gives the key, and the cost, of a message that takes more of the provider's limits than another would, and so

@@ -13,7 +13,7 @@ if not version then
 end
 redis.call('HSET', P .. 'provider', unpack(ARGV, 4 + settings))
 -- Whoever was to be looked at later, as the former limits had it, is looked at now.
-redis.call('UNLINK', P .. 'looks', P .. 'blocked', P .. 'first')
+redis.call('UNLINK', P .. 'looks', P .. 'blocked', P .. 'first', P .. 'senior')
 local provider = active()
 -- Units are counted over all keys only while they are bounded.
 redis.call('UNLINK', P .. 'units')
