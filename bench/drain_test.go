@@ -112,6 +112,13 @@ type drained struct {
 	scriptsPerMail float64
 }
 
+// better keeps the faster of two runs.
+func (d *drained) better(other drained) {
+	if other.perSecond > d.perSecond {
+		*d = other
+	}
+}
+
 func since(t *testing.T, r *queuetest.Redis, n int, took, own, redis time.Duration) drained {
 	t.Helper()
 	ownNow, redisNow := cpu(t, r)
@@ -193,27 +200,31 @@ func scripts(t *testing.T, g prometheus.Gatherer) float64 {
 	return sum
 }
 
-// TestDrain measures what a mail costs, beside what it stands on: all in one run, so that only the ratios count.
+// TestDrain measures what a mail costs, beside what it stands on: all in one run, so that only the ratios count. Everything is
+// measured several times, in turns, and the best of each counts: what else runs on a machine only ever makes a run slower.
 func TestDrain(t *testing.T) {
 	n := size(20_000, 1_000)
 	address := sink(t)
 	for _, concurrency := range []int{10, 50} {
-		one := bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"mail": 1})
-		three := bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"alert": 6, "report": 3, "subscription": 1})
-		source := smtpSource(t, address, n, concurrency)
-		nothing := drain(t, queuetest.Start(t), null{}, n, concurrency)
-		smtp := drain(t, queuetest.Start(t), smtpTo(t, address, concurrency), n, concurrency)
-		t.Logf("%d mails, %d connections:", n, concurrency)
-		row := func(what string, d drained, more string) {
-			t.Logf("  %-46s %7.0f/s  %5.2f  %5.2f  %5.2f  %4d us %4d us  %s", what, d.perSecond, d.perSecond/three.perSecond, d.perSecond/one.perSecond,
-				d.perSecond/source, d.own.Microseconds(), d.redis.Microseconds(), more)
+		var one, three, source, nothing, smtp drained
+		for range size(5, 1) {
+			one.better(bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"mail": 1}))
+			three.better(bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"alert": 6, "report": 3, "subscription": 1}))
+			source.better(drained{perSecond: smtpSource(t, address, n, concurrency)})
+			nothing.better(drain(t, queuetest.Start(t), null{}, n, concurrency))
+			smtp.better(drain(t, queuetest.Start(t), smtpTo(t, address, concurrency), n, concurrency))
 		}
+		t.Logf("%d mails, %d connections:", n, concurrency)
 		t.Logf("  %-46s %9s  %5s  %5s  %5s  %7s %7s", "", "", "/three", "/one", "/source", "CPU own", "Redis")
-		row("bare asynq, three weighted queues, empty handler", three, "")
-		row("bare asynq, one queue, empty handler", one, "")
-		row("smtp-source straight into the sink", drained{perSecond: source}, "")
-		row("postroom, a sender that does nothing", nothing, fmt.Sprintf("%.3f scripts a mail", nothing.scriptsPerMail))
-		row("postroom, SMTP into the sink", smtp, fmt.Sprintf("%.3f scripts a mail", smtp.scriptsPerMail))
+		row := func(what string, d drained) {
+			t.Logf("  %-46s %7.0f/s  %5.2f  %5.2f  %5.2f  %4d us %4d us  %.3f scripts a mail", what, d.perSecond, d.perSecond/three.perSecond,
+				d.perSecond/one.perSecond, d.perSecond/source.perSecond, d.own.Microseconds(), d.redis.Microseconds(), d.scriptsPerMail)
+		}
+		row("bare asynq, three weighted queues, empty handler", three)
+		row("bare asynq, one queue, empty handler", one)
+		row("smtp-source straight into the sink", source)
+		row("postroom, a sender that does nothing", nothing)
+		row("postroom, SMTP into the sink", smtp)
 		if most := 1.1; *full && smtp.scriptsPerMail > most {
 			t.Errorf("%.3f scripts for each mail, at most %.1f", smtp.scriptsPerMail, most)
 		}
