@@ -15,7 +15,7 @@ help:
 	@echo 'make lint    the same without the tests'
 	@echo 'make build   bin/postroom, static'
 	@echo 'make bench   what a mail costs, as ratios in one run'
-	@echo 'make proof   the long proofs: every part arrives once, an interrupted request, clocks apart'
+	@echo 'make proof   the long proofs: every part arrives once, an interrupted request, clocks apart, limits'
 	@echo 'make chaos   kill workers, network and Redis while mail goes out'
 	@echo 'make fuzz    every fuzzer for FUZZTIME=$(FUZZTIME)'
 	@echo 'make deps    install the servers that the tests start (Debian, as root)'
@@ -42,7 +42,7 @@ bench: deps
 	$(FULL) -run '^TestDrain$$'
 
 proof: deps
-	$(FULL) -run '^Test(Submission|Interrupted|Clocks)'
+	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held)'
 
 chaos: deps
 	$(FULL) -run '^Test(Killed|Terminated|MailOfAKilled|Stopped|WhatIsAccepted)'
