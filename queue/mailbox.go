@@ -288,6 +288,7 @@ func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason, 
 	if err := q.run(ctx, "pause", strings.ToLower(key), until.UnixMilli(), oneLine(reason), oneLine(by)).Err(); err != nil {
 		return until, fmt.Errorf("queue: pause: %w", err)
 	}
+	q.recent.forget()
 	return until, nil
 }
 
@@ -298,5 +299,6 @@ func (q *Queue) Resume(ctx context.Context, key string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("queue: resume: %w", err)
 	}
+	q.recent.forget()
 	return changed == 1, nil
 }

@@ -127,6 +127,13 @@ type recent struct {
 	lasts time.Duration // 1 s, but in tests
 }
 
+// forget has the next who asks look anew.
+func (r *recent) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.state = nil
+}
+
 func (q *Queue) recentState(ctx context.Context) (*state, error) {
 	r := &q.recent
 	r.mu.Lock()
