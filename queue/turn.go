@@ -54,6 +54,7 @@ type Attempt struct {
 	marks    string
 	turn     *Turn
 	onLine   bool // it has the line already
+	passed   bool // it waited too long for the line: as if it had never begun
 	lease    *lease
 	deadline time.Time // when others take it for lost
 	fenced   bool      // its point of no return may have been passed
@@ -90,7 +91,7 @@ func (a *Attempt) Line(ctx context.Context) (leave func(), err error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	case <-patience.C:
-		a.turn.ends = time.Time{} // the others go on without this hand
+		a.turn.ends, a.passed = time.Time{}, true // the others go on without this hand
 		return nil, ErrLineBusy
 	}
 }
@@ -318,7 +319,11 @@ func (s *Settlement) args(worker string) []any {
 	if s.Counted {
 		counted = "1"
 	}
-	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), historyLine(worker, offered, outcomes),
+	line := historyLine(worker, offered, outcomes)
+	if a.passed {
+		line = ""
+	}
+	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), line,
 		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds(), used}
 }
 

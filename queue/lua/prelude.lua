@@ -411,7 +411,7 @@ local function free(key, units)
 end
 
 -- settle stores what an attempt came to. o has: message, attempt, verdict ("delivered", "failed", "retry", "back"), marks
--- (a letter for each recipient: d delivered, x refused for good, p pending), class, line (for the history), counted,
+-- (a letter for each recipient: d delivered, x refused for good, p pending), class, line (for the history; '' leaves no trace), counted,
 -- delay (ms, of a retry), generation. It answers the state that the record is in then ("delivered", "failed", "queued");
 -- "late" if a newer attempt has begun, or the message has ended, meanwhile (what this one delivered is recorded all the
 -- same); "known" if it was settled before.
@@ -443,8 +443,11 @@ local function settle(o, now)
   local lost = h[STATE] ~= SENDING
   if h[STATE] == FAILED then unfail(o.message, r) end
   if o.counted and not lost then count(h) end
-  note(r, h[BEGUN] .. '\t' .. int(now - tonumber(h[BEGUN])) .. '\t' .. o.line)
-  h[MARKS], h[CLASS], h[BEGUN] = merge(o.marks, h[MARKS]), o.class, ''
+  if o.line ~= '' then
+    note(r, h[BEGUN] .. '\t' .. int(now - tonumber(h[BEGUN])) .. '\t' .. o.line)
+    h[CLASS] = o.class
+  end
+  h[MARKS], h[BEGUN] = merge(o.marks, h[MARKS]), ''
   local verdict = decided(h[MARKS]) or o.verdict
   if verdict == 'delivered' then
     finish(o.message, r, DELIVERED, now)

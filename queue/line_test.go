@@ -1,0 +1,42 @@
+package queue
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/postroom/postroom/mail"
+)
+
+func TestWhoWaitsTooLongForTheLineIsHandedBackWithoutATrace(t *testing.T) {
+	q, _ := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	b := enqueueBatch(t, q, batch(mail.Report, 2))
+	turn := d.turn()
+	other := turn.hand()
+	first, second := turn.Next(nil), other.Next(nil)
+	if first == nil || second == nil {
+		t.Fatal("two hands of a unit did not both begin")
+	}
+	leave, err := first.Line(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.Line(t.Context()); !errors.Is(err, ErrLineBusy) {
+		t.Fatalf("%v, want %v", err, ErrLineBusy)
+	}
+	if other.Next(&Settlement{Attempt: second, Verdict: Back, Class: mail.Temporary}) != nil {
+		t.Error("a hand for which there is no place goes on")
+	}
+	if s := status(t, q, b.IDs[1]); s.State != Queued || s.Attempts != 0 || len(s.History) != 0 {
+		t.Errorf("the message that was handed back: %+v", s)
+	}
+	leave()
+	a := turn.Next(delivered(first))
+	if a == nil || a.MessageID != b.IDs[1] {
+		t.Fatalf("next is %+v, want the one that was handed back", a)
+	}
+	if _, err := a.Line(t.Context()); err != nil {
+		t.Errorf("nobody has the line: %v", err)
+	}
+	end(turn, delivered(a))
+}
