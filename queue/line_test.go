@@ -2,6 +2,7 @@ package queue
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/postroom/postroom/mail"
@@ -39,4 +40,29 @@ func TestWhoWaitsTooLongForTheLineIsHandedBackWithoutATrace(t *testing.T) {
 		t.Errorf("nobody has the line: %v", err)
 	}
 	end(turn, delivered(a))
+}
+
+func TestACallThatFailsPutsBackWhatItTook(t *testing.T) {
+	q, _ := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	b := enqueueBatch(t, q, batch(mail.Report, 3))
+	turn := d.turn()
+	of, aside := q.key("b:", b.ID), q.key("aside")
+	q.redis.Rename(t.Context(), of, aside)
+	q.redis.Set(t.Context(), of, "no hash", 0)
+	args := []any{turn.key, turn.unit, turn.id, turn.run, d.lease.Load().worker, token(12)}
+	for len(args) < nextFields {
+		args = append(args, "")
+	}
+	if answer, err := d.next(args); err == nil {
+		t.Fatalf("%+v, want an error", answer)
+	}
+	q.redis.Rename(t.Context(), aside, of)
+	var sent []string
+	for a := turn.Next(nil); a != nil; a = turn.Next(delivered(a)) {
+		sent = append(sent, a.MessageID)
+	}
+	if !slices.Equal(sent, b.IDs) {
+		t.Errorf("%v were sent, want %v", sent, b.IDs)
+	}
 }

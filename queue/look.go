@@ -17,7 +17,7 @@ type looks struct {
 	closed bool
 }
 
-// lookLater has this process look at a key; the earliest time that was asked for counts.
+// lookLater has this process look at a key; the time that was asked for last counts, as it is the one in "looks".
 func (c *Consumer) lookLater(key string, in time.Duration) {
 	l := &c.looks
 	l.mu.Lock()

@@ -350,7 +350,11 @@ local function over(c, why, look, whose, name)
   return answer
 end
 
+-- in_hand is what a call has taken from its lane and not begun, ended or put back: should the call fail, it goes back.
+local in_hand
+
 local function call(at)
+  in_hand = nil
   local key, unit, turn, run, worker, attempt = unpack(ARGV, at + 1, at + 6)
   local s = key_state(key)
   local looks = unit == ''
@@ -420,6 +424,7 @@ local function call(at)
       if everyone_limited then redis.call('HDEL', P .. 'senior', key) end
       return over(c, 'idle')
     end
+    in_hand = entry ~= '' and {entry = entry, place = place, key = key}
     local id, generation = string.match(entry, '^([^:]*):?(.*)$')
     local r, newer = load(id)
     if newer then
@@ -447,6 +452,7 @@ local function call(at)
           c.ended = c.ended .. FAILED .. r.head[KIND]
         elseif from then
           untake(entry, place, key)
+          in_hand = nil
           local look = wait_for(key, from, whose)
           if whose == '*' and (not first or first.key == key) then
             -- It needs more room than others would: they are not to take it from under its hands.
@@ -456,6 +462,7 @@ local function call(at)
           return over(c, 'limited', look, whose, name)
         else
           begin(id, r, attempt, now)
+          in_hand = nil
           if first and first.key == key then redis.call('UNLINK', P .. 'first') end
           if everyone_limited then redis.call('HDEL', P .. 'senior', key) end
           local o = {attempt = attempt, message = id, begun = int(now), deadline = deadline, taken = '', all = '', cost = ''}
@@ -482,6 +489,7 @@ end
 local answers = {}
 for at = SHARED, #ARGV - FIELDS, FIELDS do
   local fine, answer = pcall(call, at)
+  if not fine and in_hand then untake(in_hand.entry, in_hand.place, in_hand.key) end
   if not fine then answer = {'', 'error', tostring(type(answer) == 'table' and answer.err or answer), -1, '', 0, ''} end
   answers[#answers + 1] = answer
 end
