@@ -183,6 +183,19 @@ func (c *Client) target(path ...string) *url.URL {
 
 // do makes one request, with in as its body unless that is nil, and decodes the answer into out.
 func (c *Client) do(ctx context.Context, method string, target *url.URL, idempotencyKey string, in, out any) (http.Header, error) {
+	response, err := c.open(ctx, method, target, idempotencyKey, in)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	if err := json.NewDecoder(io.LimitReader(response.Body, answerBytes)).Decode(out); err != nil {
+		return nil, fmt.Errorf("admin: answer: %w", err)
+	}
+	return response.Header, nil
+}
+
+// open makes one request and gives the answer, which is a success: its body is the caller's to close.
+func (c *Client) open(ctx context.Context, method string, target *url.URL, idempotencyKey string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		encoded, err := json.Marshal(in)
@@ -206,15 +219,11 @@ func (c *Client) do(ctx context.Context, method string, target *url.URL, idempot
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
-	defer response.Body.Close()
-	limited := json.NewDecoder(io.LimitReader(response.Body, answerBytes))
 	if response.StatusCode/100 != 2 {
-		return nil, problemFrom(response, limited)
+		defer response.Body.Close()
+		return nil, problemFrom(response, json.NewDecoder(io.LimitReader(response.Body, answerBytes)))
 	}
-	if err := limited.Decode(out); err != nil {
-		return nil, fmt.Errorf("admin: answer: %w", err)
-	}
-	return response.Header, nil
+	return response, nil
 }
 
 // problemFrom reads a refusal. What stands between us and the API may have written it, in any form.

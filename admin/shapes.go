@@ -94,6 +94,7 @@ type Outcome struct {
 	Recipients []int  `json:"recipients,omitempty" nullable:"false" doc:"Indexes into the message's recipients; left out: everybody who was offered in this attempt."`
 	Class      string `json:"class" enum:"temporary,delivered,throttled,configuration,permanent,unknown" doc:"How it ended."`
 	Scope      string `json:"scope,omitempty" enum:"message,recipient,mailbox,provider" doc:"What else would have met the same answer."`
+	Cause      string `json:"cause,omitempty" doc:"What the class alone does not tell, such as mailbox_full or credentials. More can be added."`
 	Step       string `json:"step,omitempty" doc:"Where it was decided: dial, tls, greeting, ehlo, auth, mail, rcpt, data, body, render."`
 	Code       int    `json:"code,omitempty" doc:"The SMTP reply code or the HTTP status."`
 	Enhanced   string `json:"enhanced,omitempty" doc:"The enhanced status code of RFC 3463, or the provider's error code."`

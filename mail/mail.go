@@ -155,6 +155,8 @@ func (s Scope) String() string {
 type Outcome struct {
 	Class Class
 	Scope Scope
+	// Cause says more, where class, scope and code do not tell enough; may be empty.
+	Cause Cause
 	// Step is where it was decided: "dial", "tls", "greeting", "ehlo", "auth", "mail", "rcpt", "data", "body", "render".
 	Step string
 	// Code is the SMTP reply code or the HTTP status; 0 if there was no reply.

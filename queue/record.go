@@ -168,7 +168,7 @@ const (
 const deliveredReply = 40
 
 // historyLine writes one attempt for a record's history: the worker, then a group for each distinct outcome:
-// indexes;class;scope;step;code;enhanced;retry-after in s;reply. The script puts begin and duration in front.
+// indexes;class;scope;cause;step;code;enhanced;retry-after in s;reply. The script puts begin and duration in front.
 func historyLine(worker string, indexes []int, outcomes []mail.Outcome) string {
 	type group struct {
 		outcome mail.Outcome
@@ -196,7 +196,7 @@ func historyLine(worker string, indexes []int, outcomes []mail.Outcome) string {
 		reply := oneLine(o.Reply)
 		if o.Class == mail.Delivered {
 			reply = clip(reply, deliveredReply)
-			fmt.Fprintf(&b, "\t%s;d;;;;;;%s", list, reply)
+			fmt.Fprintf(&b, "\t%s;d;;;;;;;%s", list, reply)
 			continue
 		}
 		code, after := "", ""
@@ -206,8 +206,8 @@ func historyLine(worker string, indexes []int, outcomes []mail.Outcome) string {
 		if o.RetryAfter > 0 {
 			after = strconv.Itoa(int(o.RetryAfter.Seconds()))
 		}
-		fmt.Fprintf(&b, "\t%s;%c;%c;%s;%s;%s;%s;%s", list, classLetters[o.Class], scopeLetters[o.Scope],
-			field(o.Step), code, field(o.Enhanced), after, reply)
+		fmt.Fprintf(&b, "\t%s;%c;%c;%s;%s;%s;%s;%s;%s", list, classLetters[o.Class], scopeLetters[o.Scope],
+			field(string(o.Cause)), field(o.Step), code, field(o.Enhanced), after, reply)
 	}
 	return b.String()
 }
@@ -246,9 +246,11 @@ type OutcomeReport struct {
 	Recipients []int  `json:"recipients,omitempty"`
 	Class      string `json:"class"`
 	Scope      string `json:"scope,omitempty"`
-	Step       string `json:"step,omitempty"`
-	Code       int    `json:"code,omitempty"`
-	Enhanced   string `json:"enhanced,omitempty"`
+	// Cause is a mail.Cause.
+	Cause    string `json:"cause,omitempty"`
+	Step     string `json:"step,omitempty"`
+	Code     int    `json:"code,omitempty"`
+	Enhanced string `json:"enhanced,omitempty"`
 	// Reply is the provider's own words. They can name recipients.
 	Reply string `json:"reply,omitempty"`
 }
@@ -269,14 +271,14 @@ func parseHistory(history string, finished time.Time) []AttemptReport {
 			a.Begun = finished.Add(-a.Duration) // the last one of a message that ended well
 		}
 		for _, g := range fields[3:] {
-			p := strings.SplitN(g, ";", 8)
-			if len(p) < 8 {
+			p := strings.SplitN(g, ";", 9)
+			if len(p) < 9 {
 				continue
 			}
 			o := OutcomeReport{
 				Class: named(p[1], classLetters, func(i int) string { return mail.Class(i).String() }),
 				Scope: named(p[2], scopeLetters, func(i int) string { return mail.Scope(i).String() }),
-				Step:  p[3], Code: atoi(p[4]), Enhanced: p[5], Reply: p[7],
+				Cause: p[3], Step: p[4], Code: atoi(p[5]), Enhanced: p[6], Reply: p[8],
 			}
 			if p[0] != "" {
 				for index := range strings.SplitSeq(p[0], ",") {

@@ -48,7 +48,7 @@ func (c *Consumer) sweepTurns(ctx context.Context) error {
 		}
 		return string(Resend)
 	}
-	line := historyLine("", nil, nil) + "\t;u;m;;;;;The worker was gone before the outcome was known."
+	line := historyLine("", nil, nil) + "\t;u;m;worker_gone;;;;;The worker was gone before the outcome was known."
 	for cursor := "0"; ; {
 		values, err := c.queue.run(ctx, "sweep", c.leaseTime.Milliseconds(), token(6), doubtful.Milliseconds(),
 			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), line[1:], mail.Unknown.String(), 100, cursor,

@@ -447,7 +447,7 @@ local function call(at)
         end
         if from == 'never' then
           r.head[CLASS] = 'permanent'
-          note(r, int(now) .. '\t0\t\t;p;m;limit;;;;The message takes more of the limit "' .. name .. '" than it allows in all.')
+          note(r, int(now) .. '\t0\t\t;p;m;limit_too_small;limit;;;;The message takes more of the limit "' .. name .. '" than it allows in all.')
           fail(id, r, now)
           c.ended = c.ended .. FAILED .. r.head[KIND]
         elseif from then

@@ -1,0 +1,41 @@
+package mail
+
+// Cause names why an attempt ended as it did, where class, scope and code do not tell enough for people to act on. It is part
+// of the API: a cause keeps its name. The zero value says that nothing more is known.
+type Cause string
+
+// The causes.
+const (
+	// What settings or the provider's administrator have to put right.
+	HostNotFound       Cause = "host_not_found"
+	CertificateInvalid Cause = "certificate_invalid"
+	TLSRefused         Cause = "tls_refused"       // the two sides do not agree on TLS
+	TLSNotSpoken       Cause = "tls_not_spoken"    // the port speaks no TLS from its first byte on
+	StartTLSMissing    Cause = "starttls_missing"  // wanted, and not offered
+	AuthMissing        Cause = "auth_missing"      // the server offers no login, or none that we speak
+	CleartextLogin     Cause = "cleartext_login"   // a login without TLS, which the settings do not allow
+	Credentials        Cause = "credentials"       // user name or password are refused
+	LoginDisabled      Cause = "login_disabled"    // this way of logging in is switched off for the account or its tenant
+	NotAuthenticated   Cause = "not_authenticated" // the server wants a login, or TLS, first
+	SendAsDenied       Cause = "send_as_denied"    // the account may not use this sender
+	SenderRefused      Cause = "sender_refused"    // the server does not take this sender
+	SenderBlocked      Cause = "sender_blocked"    // blocked for what it has sent
+	MailboxFull        Cause = "mailbox_full"      // the sending mailbox
+	// We are too fast.
+	TooManyConnections Cause = "too_many_connections"
+	RateExceeded       Cause = "rate_exceeded"
+	QuotaExceeded      Cause = "quota_exceeded"        // of the mailbox, for up to a day
+	TenantQuota        Cause = "tenant_quota_exceeded" // of the whole tenant, for up to a day
+	SenderThrottled    Cause = "sender_throttled"      // locked out because of many failing messages
+	// One recipient, or one message.
+	RecipientThrottled Cause = "recipient_throttled"
+	TooManyRecipients  Cause = "too_many_recipients" // at once
+	TooLarge           Cause = "too_large"
+	NotASCII           Cause = "not_ascii" // the server takes ASCII only
+	// Ours.
+	LimitTooSmall Cause = "limit_too_small" // the message takes more of a limit than it allows in all
+	Unreadable    Cause = "unreadable"      // our own record or content
+	Fault         Cause = "fault"           // of Postroom; its log says more
+	Stopped       Cause = "stopped"         // the worker was asked to stop
+	WorkerGone    Cause = "worker_gone"     // the worker died in the attempt
+)
