@@ -31,6 +31,13 @@ type Sender interface {
 	Close() error
 }
 
+// Verifier is a Sender that can tell what became of an earlier attempt of which nobody knows whether it handed the message over.
+type Verifier interface {
+	// Verify gives one outcome for each of d.Recipients: Delivered if an earlier attempt reached the provider, Unknown if that
+	// can't be told, any other if it did not. It hands nothing over, and does not call d.Fence. The error is as Send's.
+	Verify(ctx context.Context, d *Delivery) ([]mail.Outcome, error)
+}
+
 // ErrInterrupted is returned by Send if its context ended before the point of no return: nothing was handed over.
 var ErrInterrupted = errors.New("provider: interrupted before anything was handed over")
 

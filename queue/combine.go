@@ -8,7 +8,7 @@ import (
 )
 
 // nextFields is the number of fields of one call in next.lua.
-const nextFields = 19
+const nextFields = 20
 
 // combiners is how many calls of next.lua may be under way at once: while Redis works off one, the next fills.
 const combiners = 2
@@ -60,10 +60,10 @@ func (c *Consumer) combine(ctx context.Context) {
 
 func (c *Consumer) callNext(ctx context.Context, calls []*nextCall) {
 	o := &c.options
-	args := make([]any, 0, 5+nextFields*len(calls))
+	args := make([]any, 0, 6+nextFields*len(calls))
 	args = append(args, o.ProviderVersion, o.AttemptTimeout.Milliseconds(),
 		c.queue.options.Weights[mail.Report], c.queue.options.Weights[mail.Subscription],
-		c.queue.options.DeliveredMax)
+		c.queue.options.DeliveredMax, c.markedTwice())
 	for _, call := range calls {
 		args = append(args, call.args...)
 	}

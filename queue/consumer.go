@@ -47,6 +47,9 @@ type ConsumerOptions struct {
 	Grace time.Duration
 	// OnUnknown is by kind; default Resend.
 	OnUnknown map[mail.Kind]UnknownPolicy
+	// Verifies says that Handle asks the provider what became of doubtful messages (Attempt.Doubtful): then they are offered
+	// again whatever OnUnknown says, and Handle goes by it if the provider does not know.
+	Verifies bool
 	// CacheBytes bounds the content kept in memory; default 64 MiB.
 	CacheBytes int
 	// CheckInterval is how often an idle fetcher asks for turns; default 100 ms. It costs an idle process half a percent of a
@@ -305,3 +308,15 @@ func (l asynqLog) Info(args ...any)  { l.log.Debug(fmt.Sprint(args...)) }
 func (l asynqLog) Warn(args ...any)  { l.log.Debug(fmt.Sprint(args...)) }
 func (l asynqLog) Error(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 func (l asynqLog) Fatal(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+
+// markedTwice gives the letters of the kinds whose records are marked again before the point of no return: those that go to the
+// failed store if nobody knows whether they were sent.
+func (c *Consumer) markedTwice() string {
+	letters := ""
+	for _, kind := range mail.Kinds() {
+		if c.options.OnUnknown[kind] == Hold {
+			letters += letter(kind)
+		}
+	}
+	return letters
+}

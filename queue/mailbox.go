@@ -17,14 +17,17 @@ import (
 // Everything, as a key, stands for all mail: to pause it, and for the limits of the provider as a whole.
 const Everything = throttle.Provider
 
-// Mailbox is what is known of a limit key: a mailbox, or with ByAccount the account that sends for all.
+// Mailbox is what is known of a limit key: a mailbox, or with ByAccount the account that sends for all; or of one of its senders
+// who is held or paused by himself.
 type Mailbox struct {
 	Key string
+	// Account is that of a sender who is held or paused by himself: its limits bind him. Else it is empty.
+	Account string
 	// Backlog is what may go as soon as its turn comes, by kind: neither what waits for a time, nor what is being sent.
 	Backlog map[mail.Kind]int
 	// Units is how many turns are out, of at most Concurrency.
 	Units, Concurrency int
-	// Hold is there after a refusal, Pause if somebody asked for it; else nil. Until is in the future.
+	// Hold is there after a refusal, Pause if somebody asked for it; else nil.
 	Hold, Pause *Silence
 	// Limits are the key's own, then those of the provider as a whole.
 	Limits []LimitUse
@@ -43,10 +46,14 @@ type Silence struct {
 	// Reason is "throttled", "configuration" or "unreachable" of a hold; of a pause what its author wrote.
 	Reason string
 	// By is who asked for a pause; "" of a hold.
-	By           string
+	By string
+	// Since is when it began: a hold with the first of the refusals in a row. Until is when it ends by itself; a hold whose Until
+	// has passed is in doubt: one message is tried, to see whether it is over.
 	Since, Until time.Time
 	// Refusals counts the refusals in a row that led to a hold.
 	Refusals int
+	// Last is the refusal that led to a hold, without its words.
+	Last OutcomeReport
 	// All says that everything is held, not this key alone.
 	All bool
 }
@@ -87,6 +94,7 @@ func parseFlow(s string) flow {
 // state is what mailboxes.lua answers, and the books.
 type state struct {
 	now            time.Time
+	account        string // "" with ByMailbox
 	concurrency    int
 	allConcurrency int
 	limits, all    []throttle.Limit
@@ -128,8 +136,8 @@ func (q *Queue) Mailbox(ctx context.Context, key string) (*Mailbox, error) {
 
 // mailboxFields is how many values mailboxes.lua answers for each key, and before the first.
 const (
-	mailboxFields = 14
-	stateFields   = 15
+	mailboxFields = 15
+	stateFields   = 17
 )
 
 func (q *Queue) state(ctx context.Context, key string) (*state, error) {
@@ -141,21 +149,27 @@ func (q *Queue) state(ctx context.Context, key string) (*state, error) {
 	if len(values) < stateFields {
 		return s, nil
 	}
-	s.concurrency, s.allConcurrency = atoi(values[2]), atoi(values[4])
-	if s.limits, err = throttle.Decode(values[3]); err != nil {
+	if values[1] == string(ByAccount) {
+		s.account = values[2]
+	}
+	s.concurrency, s.allConcurrency = atoi(values[3]), atoi(values[5])
+	if s.limits, err = throttle.Decode(values[4]); err != nil {
 		return nil, err
 	}
-	if s.all, err = throttle.Decode(values[5]); err != nil {
+	if s.all, err = throttle.Decode(values[6]); err != nil {
 		return nil, err
 	}
-	s.hold, s.pause = holdOf(values[6:], s.now, true)
+	s.hold, s.pause = holdOf(values[7:], s.now, true, true)
 	if s.allBooks, err = throttle.Read(ctx, q.redis, q.prefix, Everything, s.all); err != nil {
 		return nil, err
 	}
 	for rest := values[stateFields:]; len(rest) >= mailboxFields; rest = rest[mailboxFields:] {
-		m := &Mailbox{Key: rest[0], Units: atoi(rest[4]), Concurrency: s.concurrency, flow: parseFlow(rest[13]),
+		m := &Mailbox{Key: rest[0], Units: atoi(rest[4]), Concurrency: s.concurrency, flow: parseFlow(rest[14]),
 			Backlog: map[mail.Kind]int{mail.Alert: atoi(rest[1]), mail.Report: atoi(rest[2]), mail.Subscription: atoi(rest[3])}}
-		m.Hold, m.Pause = holdOf(rest[5:], s.now, false)
+		if s.account != "" && m.Key != s.account {
+			m.Account = s.account
+		}
+		m.Hold, m.Pause = holdOf(rest[5:], s.now, false, m.Units+m.Waiting() > 0)
 		if s.hold != nil && (m.Hold == nil || s.hold.Until.After(m.Hold.Until)) {
 			m.Hold = s.hold
 		}
@@ -174,10 +188,12 @@ func (q *Queue) state(ctx context.Context, key string) (*state, error) {
 	return s, nil
 }
 
-// holdOf reads the fields of a hold and a pause; nil if they are over.
-func holdOf(f []string, now time.Time, all bool) (hold, pause *Silence) {
-	if until := unixMilli(f[0]); until.After(now) {
+// holdOf reads the fields of a hold and a pause; nil if they are over. A hold in doubt is one as long as there is work that can
+// show whether it is.
+func holdOf(f []string, now time.Time, all, work bool) (hold, pause *Silence) {
+	if until := unixMilli(f[0]); until.After(now) || work && !until.IsZero() {
 		hold = &Silence{Reason: f[1], Since: unixMilli(f[2]), Until: until, Refusals: atoi(f[3]), All: all}
+		hold.Last, _ = parseGroup(f[8])
 	}
 	if until := unixMilli(f[4]); until.After(now) {
 		pause = &Silence{Reason: f[5], By: f[6], Since: unixMilli(f[7]), Until: until, All: all}
@@ -262,7 +278,7 @@ func (q *Queue) PauseOfEverything(ctx context.Context) (*Silence, error) {
 		return nil, fmt.Errorf("queue: pause: %w", err)
 	}
 	values, err := q.redis.HMGet(ctx, q.key("k:", Everything), "until", "reason", "since", "refused",
-		"pause", "pause_reason", "pause_by", "pause_since").Result()
+		"pause", "pause_reason", "pause_by", "pause_since", "outcome").Result()
 	if err != nil {
 		return nil, fmt.Errorf("queue: pause: %w", err)
 	}
@@ -270,7 +286,7 @@ func (q *Queue) PauseOfEverything(ctx context.Context) (*Silence, error) {
 	for i, v := range values {
 		fields[i] = text(v)
 	}
-	_, pause := holdOf(fields, now, true)
+	_, pause := holdOf(fields, now, true, false)
 	return pause, nil
 }
 

@@ -3,6 +3,7 @@ package queue
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -142,6 +143,16 @@ func (r *record) item() (*item, error) {
 	return it, nil
 }
 
+// doubtful reports whether nobody knows what became of an earlier attempt.
+func (r *record) doubtful() bool {
+	if !strings.Contains(r.history, ";u;") {
+		return false
+	}
+	return slices.ContainsFunc(parseHistory(r.history, time.Time{}), func(a AttemptReport) bool {
+		return slices.ContainsFunc(a.Outcomes, func(o OutcomeReport) bool { return o.Class == mail.Unknown.String() })
+	})
+}
+
 func (r *record) attempts() int { return atoi(r.head[headAttempts]) }
 
 func atoi(s string) int {
@@ -271,25 +282,32 @@ func parseHistory(history string, finished time.Time) []AttemptReport {
 			a.Begun = finished.Add(-a.Duration) // the last one of a message that ended well
 		}
 		for _, g := range fields[3:] {
-			p := strings.SplitN(g, ";", 9)
-			if len(p) < 9 {
-				continue
+			if o, ok := parseGroup(g); ok {
+				a.Outcomes = append(a.Outcomes, o)
 			}
-			o := OutcomeReport{
-				Class: named(p[1], classLetters, func(i int) string { return mail.Class(i).String() }),
-				Scope: named(p[2], scopeLetters, func(i int) string { return mail.Scope(i).String() }),
-				Cause: p[3], Step: p[4], Code: atoi(p[5]), Enhanced: p[6], Reply: p[8],
-			}
-			if p[0] != "" {
-				for index := range strings.SplitSeq(p[0], ",") {
-					o.Recipients = append(o.Recipients, atoi(index))
-				}
-			}
-			a.Outcomes = append(a.Outcomes, o)
 		}
 		reports = append(reports, a)
 	}
 	return reports
+}
+
+// parseGroup reads what an attempt came to for those who share it.
+func parseGroup(group string) (OutcomeReport, bool) {
+	p := strings.SplitN(group, ";", 9)
+	if len(p) < 9 {
+		return OutcomeReport{}, false
+	}
+	o := OutcomeReport{
+		Class: named(p[1], classLetters, func(i int) string { return mail.Class(i).String() }),
+		Scope: named(p[2], scopeLetters, func(i int) string { return mail.Scope(i).String() }),
+		Cause: p[3], Step: p[4], Code: atoi(p[5]), Enhanced: p[6], Reply: p[8],
+	}
+	if p[0] != "" {
+		for index := range strings.SplitSeq(p[0], ",") {
+			o.Recipients = append(o.Recipients, atoi(index))
+		}
+	}
+	return o, true
 }
 
 func named(letter, letters string, name func(int) string) string {

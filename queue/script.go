@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -18,7 +19,10 @@ var sources embed.FS
 // out all the same, and makes room.
 var growing = []string{"accept", "stage", "items"}
 
-// scriptNames lists our scripts: the files in lua/ but the prelude. The files document what each takes and answers.
+// fronts stand in front of every script, in this order.
+var fronts = []string{"prelude", "records", "holds"}
+
+// scriptNames lists our scripts: the files in lua/ but the shared ones. The files document what each takes and answers.
 func scriptNames() []string {
 	entries, err := sources.ReadDir("lua")
 	if err != nil {
@@ -26,21 +30,19 @@ func scriptNames() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		if name := strings.TrimSuffix(e.Name(), ".lua"); name != "prelude" {
+		if name := strings.TrimSuffix(e.Name(), ".lua"); !slices.Contains(fronts, name) {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// loadScripts puts the prelude and the books of limits in front of each script and, where the server knows them, the flags of Redis 7.
+// loadScripts puts what they share, and the books of limits, in front of each script and, where the server knows them, the flags of Redis 7.
 func loadScripts(ctx context.Context, server redis.UniversalClient) (map[string]*redis.Script, error) {
 	const mayFill, mustNot = "#!lua\n", "#!lua flags=allow-oom\n"
 	flags := func(name string) string {
-		for _, g := range growing {
-			if g == name {
-				return mayFill
-			}
+		if slices.Contains(growing, name) {
+			return mayFill
 		}
 		return mustNot
 	}
@@ -58,9 +60,12 @@ func loadScripts(ctx context.Context, server redis.UniversalClient) (map[string]
 		}
 		return string(b)
 	}
-	prelude, all := read("prelude")+throttle.Books, make(map[string]*redis.Script)
+	front, all := "", make(map[string]*redis.Script)
+	for _, name := range fronts {
+		front += read(name)
+	}
 	for _, name := range scriptNames() {
-		all[name] = redis.NewScript(flags(name) + prelude + read(name))
+		all[name] = redis.NewScript(flags(name) + front + throttle.Books + read(name))
 	}
 	return all, nil
 }

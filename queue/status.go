@@ -21,6 +21,8 @@ type MessageStatus struct {
 	State   State
 	// Accepted is when it was handed in; Finished when it was delivered, cancelled, expired or failed (else zero).
 	Accepted, Finished time.Time
+	// Requeued is when it was last taken out of the failed store, if it ever was (else zero).
+	Requeued time.Time
 	// Due is when it goes at the earliest, if it waits for a time: send_at or a retry (else zero).
 	Due time.Time
 	// Attempts is the number of attempts that counted.
@@ -69,7 +71,7 @@ func (q *Queue) Message(ctx context.Context, id string) (*MessageStatus, error) 
 	}
 	s := &MessageStatus{
 		ID: id, BatchID: r.head[headBatch], Kind: kindOf[r.head[headKind]], State: stateOf[r.head[headState]],
-		Accepted: acceptedAt(id), Attempts: r.attempts(),
+		Accepted: acceptedAt(id), Requeued: unixMilli(r.head[headRequeued]), Attempts: r.attempts(),
 	}
 	switch s.State {
 	case Queued:

@@ -43,15 +43,20 @@ func (c *Consumer) sweepOnce(ctx context.Context) error {
 func (c *Consumer) sweepTurns(ctx context.Context) error {
 	m := c.queue.metrics
 	policy := func(k mail.Kind) string {
-		if p := c.options.OnUnknown[k]; p != "" {
+		if p := c.options.OnUnknown[k]; p != "" && !c.options.Verifies {
 			return string(p)
 		}
 		return string(Resend)
 	}
-	line := historyLine("", nil, nil) + "\t;u;m;worker_gone;;;;;The worker was gone before the outcome was known."
+	gone := func(class mail.Class, reply string) string {
+		return historyLine("", []int{0}, []mail.Outcome{{Class: class, Cause: mail.WorkerGone, Reply: reply}})[1:]
+	}
+	lost := gone(mail.Unknown, "The worker was gone before the outcome was known.")
+	unsent := gone(mail.Temporary, "The worker was gone before it handed anything over.")
 	for cursor := "0"; ; {
 		values, err := c.queue.run(ctx, "sweep", c.leaseTime.Milliseconds(), token(6), doubtful.Milliseconds(),
-			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), line[1:], mail.Unknown.String(), 100, cursor,
+			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), lost, mail.Unknown.String(),
+			unsent, mail.Temporary.String(), 100, cursor,
 			c.queue.options.DeliveredMax).Slice()
 		if err != nil {
 			return err

@@ -47,6 +47,9 @@ type Attempt struct {
 	// Counted is the number of attempts before this one that counted; First is when the first of them began (else zero).
 	Counted int
 	First   time.Time
+	// Doubtful says that nobody knows whether an earlier attempt handed the message over. A provider that can tell is to be asked
+	// before it is sent again.
+	Doubtful bool
 	// Now is Redis's time when the attempt began; Since when the message could have gone: accepted, or send_at or
 	// the last requeue if later.
 	Now, Since time.Time
@@ -57,6 +60,7 @@ type Attempt struct {
 	passed   bool // it waited too long for the line: as if it had never begun
 	lease    *lease
 	deadline time.Time // when others take it for lost
+	twice    bool      // its record is marked a second time, before the point of no return
 	fenced   bool      // its point of no return may have been passed
 }
 
@@ -112,10 +116,18 @@ var (
 	ErrLeaseLost = errors.New("queue: the worker's lease has run out")
 	// ErrOverdue: the attempt has taken longer than ConsumerOptions.AttemptTimeout.
 	ErrOverdue = errors.New("queue: the attempt has passed its deadline")
+	// ErrTaken: somebody has taken the attempt for lost, and the message is no longer its own.
+	ErrTaken = errors.New("queue: the attempt was taken for lost")
 )
 
-// Fence says whether the attempt may pass its point of no return. Call it directly before.
+// Fence says whether the attempt may pass its point of no return. Call it directly before. Of kinds that are held when nobody
+// knows whether they were sent it marks the record first, in one call of Redis: of what is not marked it is known that it was not.
 func (a *Attempt) Fence() error {
+	if a.twice {
+		if err := a.mark(); err != nil {
+			return err
+		}
+	}
 	now := time.Now()
 	if !a.lease.live(now) {
 		return ErrLeaseLost
@@ -124,6 +136,24 @@ func (a *Attempt) Fence() error {
 		return ErrOverdue
 	}
 	a.fenced = true
+	return nil
+}
+
+// markTime bounds how long Fence waits for Redis: the provider waits meanwhile.
+const markTime = 5 * time.Second
+
+// mark notes in the record that the attempt is about to pass its point of no return.
+func (a *Attempt) mark() error {
+	c := a.turn.consumer
+	ctx, cancel := context.WithTimeout(c.hard, markTime)
+	defer cancel()
+	marked, err := c.queue.run(ctx, "mark", a.MessageID, a.ID).Int()
+	switch {
+	case err != nil:
+		return fmt.Errorf("queue: mark: %w", err)
+	case marked == 0:
+		return ErrTaken
+	}
 	return nil
 }
 
@@ -154,11 +184,15 @@ type Settlement struct {
 	Counted bool
 	// Delay is how long until it is due again (Again).
 	Delay time.Duration
-	// Hold silences the limit key for every worker, if it is not 0; Reason says why, in a word: "throttled", "configuration"
-	// or "unreachable". If HoldMax is longer, each hold that follows another without a success in between is twice as long,
-	// up to HoldMax.
+	// Hold, if it is not 0, silences for every worker what the refusal reaches; Reason says why, in a word: "throttled",
+	// "configuration" or "unreachable". If HoldMax is longer, each hold that follows another for the same reason without a
+	// success in between is twice as long, up to HoldMax. When the time is over, one attempt tells whether the hold is.
 	Hold, HoldMax time.Duration
 	Reason        string
+	// Scope is how far the refusal reaches. ScopeProvider: everything. ScopeMailbox: the mailbox; where one account sends for
+	// all that is the account, but for a sender other than its own that the provider's configuration does not let it use, whose
+	// mail alone is held. Any other counts as ScopeMailbox.
+	Scope mail.Scope
 	// Unused says that the provider saw nothing of the attempt, as it could not be reached: what was taken of its limits is
 	// given back. It is always so if Outcomes is nil.
 	Unused bool
@@ -261,7 +295,7 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 	if last != nil {
 		args = append(args, last.args(l.worker)...)
 	} else {
-		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "", "")
+		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "", "", "")
 	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		answer, err := c.next(args)
@@ -309,7 +343,7 @@ func (s *Settlement) args(worker string) []any {
 	}
 	outcomes, offered := s.Outcomes, a.Offered
 	if len(outcomes) == 0 {
-		outcomes, offered = []mail.Outcome{{Class: s.Class, Step: "stopped", Reply: "Stopped before anything was handed over."}}, []int{0}
+		outcomes, offered = []mail.Outcome{{Class: s.Class, Cause: mail.Stopped, Step: "stopped", Reply: "Stopped before anything was handed over."}}, []int{0}
 	}
 	used := ""
 	if s.Outcomes == nil || s.Unused {
@@ -324,7 +358,26 @@ func (s *Settlement) args(worker string) []any {
 		line = ""
 	}
 	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), line,
-		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds(), used}
+		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds(), used, s.refusal()}
+}
+
+// refusal is how far a hold reaches, and what led to it, as next.lua takes them.
+func (s *Settlement) refusal() string {
+	if s.Hold == 0 {
+		return ""
+	}
+	scope := mail.ScopeMailbox
+	if s.Scope == mail.ScopeProvider {
+		scope = mail.ScopeProvider
+	}
+	led := mail.Outcome{Class: s.Class, Scope: scope}
+	for _, o := range s.Outcomes {
+		if o.Class == s.Class {
+			led = o
+		}
+	}
+	led.Reply = "" // it can name recipients
+	return scopeLetters[scope:scope+1] + historyLine("", []int{0}, []mail.Outcome{led})
 }
 
 func parseNext(answer any) (*nextAnswer, error) {
@@ -371,7 +424,7 @@ func (t *Turn) end() {
 		}
 		a.Offered = pending(a.marks)
 		for range a.Offered {
-			last.Outcomes = append(last.Outcomes, mail.Outcome{Class: last.Class, Step: "fault", Reply: "A fault in Postroom stopped the attempt; its log says where."})
+			last.Outcomes = append(last.Outcomes, mail.Outcome{Class: last.Class, Cause: mail.Fault, Step: "fault", Reply: "A fault in Postroom stopped the attempt; its log says where."})
 		}
 	}
 	if last != nil || !t.over {
@@ -388,7 +441,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	a.MessageID, a.Now = answer.message, answer.now
 	addresses := 1 // at least; what is known before the message is complete
 	broken := func(err error) *Settlement {
-		o := mail.Outcome{Class: mail.Permanent, Scope: mail.ScopeMessage, Step: "open", Reply: err.Error()}
+		o := mail.Outcome{Class: mail.Permanent, Scope: mail.ScopeMessage, Cause: mail.Unreadable, Step: "open", Reply: err.Error()}
 		if a.marks == "" {
 			a.marks = strings.Repeat(string(markPending), addresses)
 		}
@@ -406,6 +459,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	}
 	a.marks = r.head[headMarks]
 	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
+	a.twice, a.Doubtful = t.consumer.options.OnUnknown[a.Kind] == Hold, r.doubtful()
 	it, err := r.item()
 	if err != nil {
 		return nil, broken(err)

@@ -202,7 +202,7 @@ func TestHoldSilencesTheKeyForEveryConsumer(t *testing.T) {
 		refused := func(turn *Turn, a *Attempt) {
 			t.Helper()
 			s := outcomes(a, Back, class)
-			s.Hold, s.HoldMax, s.Reason = 10*time.Second, time.Minute, s.Class.String()
+			s.Hold, s.HoldMax, s.Reason, s.Scope = 10*time.Second, time.Minute, s.Class.String(), mail.ScopeProvider
 			if turn.Next(s) != nil {
 				t.Fatal("an attempt began although the key is held")
 			}

@@ -17,9 +17,6 @@ var holds = map[string]struct{ first, longest time.Duration }{
 	"unreachable":   {time.Second, time.Minute},
 }
 
-// senderDelay is when mail of a sender that the provider does not let us use is offered again. It holds nobody else's.
-const senderDelay = 10 * time.Minute
-
 // longestRetryAfter bounds what a provider can ask for: the longest of their quotas are daily.
 const longestRetryAfter = 24 * time.Hour
 
@@ -27,10 +24,8 @@ const longestRetryAfter = 24 * time.Hour
 type policy struct {
 	schedule  Schedule
 	onUnknown queue.UnknownPolicy
-	// foreign says that the message has a sender other than the provider's own.
-	foreign bool
-	now     time.Time
-	random  float64
+	now       time.Time
+	random    float64
 }
 
 // decide says what is to be done after an attempt: one verdict, from one outcome for each recipient that was offered.
@@ -47,6 +42,7 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 		}
 	}
 	s.Class = worst.Class
+	s.Unused = !slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Step != "render" })
 	// Whoever may have it already is not offered it again, if that is the policy, whatever befell the others.
 	held := p.onUnknown == queue.Hold && slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Class == mail.Unknown })
 	switch {
@@ -55,13 +51,8 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 			s.Verdict, s.Class = queue.GiveUp, mail.Permanent
 		}
 	case reason(worst) != "":
-		s.Counted = false
-		if worst.Class == mail.Configuration && worst.Scope == mail.ScopeMailbox && p.foreign {
-			s.Verdict, s.Delay = queue.Again, senderDelay
-			break
-		}
 		h := holds[reason(worst)]
-		s.Verdict, s.Reason, s.Hold, s.HoldMax = queue.Back, reason(worst), h.first, h.longest
+		s.Verdict, s.Counted, s.Reason, s.Scope, s.Hold, s.HoldMax = queue.Back, false, reason(worst), worst.Scope, h.first, h.longest
 		s.Unused = s.Reason == "unreachable"
 		if worst.RetryAfter > 0 {
 			s.Hold, s.HoldMax = min(worst.RetryAfter, longestRetryAfter), 0

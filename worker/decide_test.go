@@ -50,7 +50,7 @@ func TestEachClassInEachScope(t *testing.T) {
 		for scope, want := range want {
 			a := &queue.Attempt{Now: first}
 			s := decide(a, []mail.Outcome{outcome(class, scope)}, one())
-			if got := summary(s); got != want || s.Attempt != a || len(s.Outcomes) != 1 {
+			if got := summary(s); got != want || s.Attempt != a || len(s.Outcomes) != 1 || s.Hold > 0 && s.Scope != scope {
 				t.Errorf("%s, %s:\n%s, want\n%s", class, scope, got, want)
 			}
 		}
@@ -64,7 +64,6 @@ func TestMixturesOfRecipients(t *testing.T) {
 	asked := h
 	asked.RetryAfter = 90 * time.Second
 	hold := func(p *policy) { p.onUnknown = queue.Hold }
-	foreign := func(p *policy) { p.foreign = true }
 	late := func(p *policy) { p.now = first.Add(time.Hour) }
 	nearly := func(p *policy) { p.now = first.Add(59*time.Minute + 30*time.Second) }
 	for _, test := range []struct {
@@ -81,15 +80,11 @@ func TestMixturesOfRecipients(t *testing.T) {
 		{"unknown is held", []mail.Outcome{tmp, u}, hold, "failed unknown counted=true delay=0s hold=0s..0s "},
 		{"holding concerns the unknown only", []mail.Outcome{tmp, d}, hold, "retry temporary counted=true delay=1m0s hold=0s..0s "},
 		{"throttled beside unknown that would be held", []mail.Outcome{u, h}, hold, "failed unknown counted=true delay=0s hold=15s..15m0s throttled"},
-		{"a foreign sender beside unknown that would be held", []mail.Outcome{u, c}, func(p *policy) { hold(p); foreign(p) }, "failed unknown counted=true delay=0s hold=0s..0s "},
 		{"more recipients than the server takes at once", []mail.Outcome{d, crowd, crowd}, nil, "back temporary counted=false delay=0s hold=0s..0s "},
 		{"a server that takes nobody", []mail.Outcome{crowd, crowd}, nil, "retry temporary counted=true delay=1m0s hold=0s..0s "},
 		{"throttled beside all others", []mail.Outcome{d, x, tmp, u, h}, nil, "back throttled counted=false delay=0s hold=15s..15m0s throttled"},
 		{"throttled for a time", []mail.Outcome{d, asked}, nil, "back throttled counted=false delay=0s hold=1m30s..0s throttled"},
 		{"nobody there", []mail.Outcome{n, n}, nil, "back temporary counted=false delay=0s hold=1s..1m0s unreachable"},
-		{"a foreign sender holds nobody", []mail.Outcome{c, c}, foreign, "retry configuration counted=false delay=10m0s hold=0s..0s "},
-		{"a foreign sender at a provider that is wrong", []mail.Outcome{outcome(mail.Configuration, prv)}, foreign, "back configuration counted=false delay=0s hold=15s..10m0s configuration"},
-		{"a foreign sender that is too fast", []mail.Outcome{h}, foreign, "back throttled counted=false delay=0s hold=15s..15m0s throttled"},
 		{"time is up", []mail.Outcome{tmp}, late, "failed temporary counted=true delay=0s hold=0s..0s "},
 		{"time is up for what nobody knows", []mail.Outcome{u}, late, "failed unknown counted=true delay=0s hold=0s..0s "},
 		{"time is nearly up", []mail.Outcome{tmp}, nearly, "retry temporary counted=true delay=30s hold=0s..0s "},

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -62,14 +61,11 @@ func (w *Worker) HandleTurn(ctx context.Context, t *queue.Turn) {
 
 // attempt hands one message over and decides.
 func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlement {
-	foreign := false
 	if m := a.Message; m.From.Address == "" {
 		name := m.From.Name
 		if m.From = w.options.From; name != "" {
 			m.From.Name = name
 		}
-	} else {
-		foreign = !strings.EqualFold(m.From.Address, w.options.From.Address)
 	}
 	given := time.Now()
 	leave, err := a.Line(ctx)
@@ -79,8 +75,9 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	}
 	begun := time.Now()
 	var outcomes []mail.Outcome
+	onUnknown := w.options.OnUnknown[a.Kind]
 	if err == nil {
-		outcomes, err = w.send(ctx, a)
+		outcomes, err = w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return w.handOver(ctx, a, &onUnknown, fence) })
 		leave()
 	}
 	took := time.Since(begun)
@@ -92,14 +89,14 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	if !ok {
 		schedule = DefaultSchedule()
 	}
-	s := decide(a, outcomes, policy{schedule: schedule, onUnknown: w.options.OnUnknown[a.Kind], foreign: foreign,
+	s := decide(a, outcomes, policy{schedule: schedule, onUnknown: onUnknown,
 		now: a.Now.Add(time.Since(given)), random: rand.Float64()})
 	w.report(a, s, took, a.Now.Add(time.Since(given)))
 	return s
 }
 
-// send makes the attempt. A panic is an outcome of this message alone, and an error of ours.
-func (w *Worker) send(ctx context.Context, a *queue.Attempt) (outcomes []mail.Outcome, err error) {
+// guarded does what hands the message over. A panic is an outcome of this message alone, and an error of ours.
+func (w *Worker) guarded(a *queue.Attempt, do func(fence func() error) ([]mail.Outcome, error)) (outcomes []mail.Outcome, err error) {
 	fenced := false
 	defer func() {
 		if p := recover(); p != nil {
@@ -109,22 +106,68 @@ func (w *Worker) send(ctx context.Context, a *queue.Attempt) (outcomes []mail.Ou
 			if fenced {
 				class = mail.Unknown
 			}
-			outcomes, err = provider.All(len(a.Offered), mail.Outcome{Class: class, Step: "panic", Reply: "A fault in Postroom stopped the attempt; its log says where."}), nil
+			outcomes, err = provider.All(len(a.Offered), mail.Outcome{Class: class, Cause: mail.Fault, Step: "panic", Reply: "A fault in Postroom stopped the attempt; its log says where."}), nil
 		}
 	}()
-	all := a.Message.Recipients()
-	pending := make([]mail.Address, len(a.Offered))
-	for i, index := range a.Offered {
-		pending[i] = all[index]
-	}
-	outcomes, err = w.options.Sender.Send(ctx, &provider.Delivery{Message: a.Message, Recipients: pending, Fence: func() error {
+	return do(func() error {
 		if err := a.Fence(); err != nil {
 			return err
 		}
 		fenced = true
 		return nil
-	}})
-	if err == nil && len(outcomes) != len(pending) {
+	})
+}
+
+// handOver offers the message to the recipients who are pending. Of a doubtful one a provider that can tell is asked first who
+// has it. What such a provider does not know of its own attempt it is asked about in the next one: so onUnknown decides only about
+// what it can't tell when it is asked.
+func (w *Worker) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queue.UnknownPolicy, fence func() error) ([]mail.Outcome, error) {
+	all := a.Message.Recipients()
+	d := &provider.Delivery{Message: a.Message, Fence: fence}
+	for _, index := range a.Offered {
+		d.Recipients = append(d.Recipients, all[index])
+	}
+	verifier, verifies := w.options.Sender.(provider.Verifier)
+	if !verifies {
+		return w.send(ctx, d)
+	}
+	if !a.Doubtful {
+		*onUnknown = queue.Resend
+		return w.send(ctx, d)
+	}
+	outcomes, err := verifier.Verify(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	var left []int
+	offered := d.Recipients
+	d.Recipients = nil
+	for i, o := range outcomes {
+		if o.Class == mail.Unknown && *onUnknown == queue.Hold {
+			return outcomes, nil
+		}
+		if o.Class != mail.Delivered {
+			left = append(left, i)
+			d.Recipients = append(d.Recipients, offered[i])
+		}
+	}
+	if len(left) == 0 {
+		return outcomes, nil
+	}
+	*onUnknown = queue.Resend
+	sent, err := w.send(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	for n, i := range left {
+		outcomes[i] = sent[n]
+	}
+	return outcomes, nil
+}
+
+func (w *Worker) send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	outcomes, err := w.options.Sender.Send(ctx, d)
+	if err == nil && len(outcomes) != len(d.Recipients) {
 		panic("the sender gave too few outcomes")
 	}
 	return outcomes, err

@@ -27,7 +27,8 @@ if not before then
   before = before + due
 end
 
-local senders = senders_of(provider, key)
+if by_itself(provider, sender) and out_of_rings(sender) then key = sender end
+local senders = key == sender and {sender} or senders_of(provider, key)
 -- share counts what goes of a kind while so many of one lane go: of each lane as many, as far as it has.
 local function share(of, each)
   local n = 0

@@ -22,8 +22,8 @@ end
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', int(now), 'LIMIT', 0, STEPS)) do
   redis.call('ZREM', P .. 'due', member)
   local what, rest = string.match(member, '^(.):(.*)$')
-  if what == 'k' then
-    list(rest)
+  if what == 's' then
+    keep_aside(provider, rest, now)
   elseif what == 'b' then
     local b = redis.call('HMGET', P .. 'b:' .. rest, 'kind', 'sender')
     if b[1] and redis.call('EXISTS', lane_key(b[1], b[2], rest) .. ':n') == 1 then
@@ -134,8 +134,11 @@ local function hand_out(key, most)
   local alerts, wanted = work(key, provider.concurrency)
   wanted, alerts = math.min(wanted - unbegun, provider.concurrency - n), alerts - unbegun
   if wanted <= 0 then return 0, false end
-  local silent = held_until(key)
+  local silent = silent_until(key) -- everything's has been looked at
   if silent > now then return look_at(key, silent) or 0, false end
+  if probed(key, now) then return 0, false end
+  if in_doubt(key, now) then most = math.min(most, 1 - unbegun) end
+  if most < 1 then return 0, false end
   local at
   wanted, at = slots(key, limits, wanted)
   if wanted == 0 then return look_at(key, at) or 0, false end
@@ -161,51 +164,64 @@ local function visit(key, most)
   return hand_out(key, most)
 end
 
-if everyone == math.huge and #all_limits == 0 then
-  for _, key in ipairs(todo) do
-    if key ~= '*' then visit(key, math.huge) end
+-- everybody lists the keys that have work.
+local function everybody()
+  for _, kind in ipairs({'a', 'r', 's'}) do
+    for _, sender in ipairs(redis.call('LRANGE', P .. 's:' .. kind, 0, -1)) do list(key_of(provider, sender)) end
   end
-else
+end
+
+local limited = everyone < math.huge or #all_limits > 0
+if limited then
   -- What binds all of them is given out one unit at a time, to whoever has waited longest.
-  if before then
-    for _, key in ipairs(todo) do visit(key, 0) end
-  end
-  local first = #all_limits > 0 and first_of_all(provider, now)
   for i, key in ipairs(todo) do
     if key ~= '*' then
       local alerts = work(key, 1)
       if alerts > 0 then redis.call('ZADD', P .. 'blocked', 1, key) else line_up(key, now + i / 1000) end
     end
   end
-  local silent = held_until('*')
-  local room, at = slots('*', all_limits, KEYS_AT_ONCE)
+end
+if before and limited then
+  for _, key in ipairs(todo) do visit(key, 0) end
+end
+local silent = silent_until('*')
+local doubt = in_doubt('*', now)
+if silent > now then
+  look_at('*', silent) -- then everybody is
+elseif probed('*', now) then
+  -- Whoever ends the probe sees to it that everybody is looked at.
+elseif not limited then
+  if listed['*'] or doubt then everybody() end
+  local most = doubt and 1 or math.huge
+  for _, key in ipairs(todo) do
+    if key ~= '*' then most = most - visit(key, most) end
+  end
+else
+  local first = #all_limits > 0 and first_of_all(provider, now)
+  local room, at = slots('*', all_limits, doubt and 1 or KEYS_AT_ONCE)
   local fits = true
   if first then
     local from = books_room('*', all_limits, cost_of(first.cost), now)
     if from then fits, at = false, tonumber(from) end
   end
-  if silent > now then
-    look_at('*', silent)
-  else
-    for i = 1, KEYS_AT_ONCE do
-      if room < 1 or everyone < 1 then break end -- who ends a turn, or meets the limit, sees to it that somebody looks
-      local key, since
-      if first then
-        key = redis.call('ZRANGEBYSCORE', P .. 'blocked', fits and 0 or 1, 1, 'LIMIT', 0, 1)[1]
-        if key then redis.call('ZREM', P .. 'blocked', key) end
-      else
-        local popped = redis.call('ZPOPMIN', P .. 'blocked')
-        key, since = popped[1], popped[2]
-      end
-      if not key then break end
-      if since then redis.call('HSETNX', P .. 'senior', key, since) end
-      local given, more = visit(key, 1)
-      room, everyone = room - given, everyone - given
-      if more then line_up(key, now + 0.1 + i / 1000) end
-      if i == KEYS_AT_ONCE then answer[1] = 0 end
+  for i = 1, KEYS_AT_ONCE do
+    if room < 1 or everyone < 1 then break end -- who ends a turn, or meets the limit, sees to it that somebody looks
+    local key, since
+    if first then
+      key = redis.call('ZRANGEBYSCORE', P .. 'blocked', fits and 0 or 1, 1, 'LIMIT', 0, 1)[1]
+      if key then redis.call('ZREM', P .. 'blocked', key) end
+    else
+      local popped = redis.call('ZPOPMIN', P .. 'blocked')
+      key, since = popped[1], popped[2]
     end
-    if at then look_at('*', at) end
+    if not key then break end
+    if since then redis.call('HSETNX', P .. 'senior', key, since) end
+    local given, more = visit(key, 1)
+    room, everyone = room - given, everyone - given
+    if more then line_up(key, now + 0.1 + i / 1000) end
+    if i == KEYS_AT_ONCE then answer[1] = 0 end
   end
+  if at then look_at('*', at) end
 end
 if #turns > 0 then redis.call('SET', P .. 'handed:' .. ARGV[1], table.concat(visited, '\t'), 'PX', 30000) end
 for _, v in ipairs(turns) do answer[#answer + 1] = v end

@@ -34,7 +34,7 @@ end
 flush(now, tonumber(ARGV[3]))
 -- What is kept of a key that has sent nothing for as long, and is neither held nor paused.
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'mailboxes', '-inf', int(now - tonumber(ARGV[2])), 'LIMIT', 0, STEPS)) do
-  if held_until(key) <= now then
+  if silent_until(key) <= now and redis.call('SISMEMBER', P .. 'aside', key) == 0 then
     redis.call('UNLINK', P .. 'k:' .. key)
     redis.call('ZREM', P .. 'mailboxes', key)
   end

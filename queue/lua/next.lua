@@ -3,11 +3,13 @@
 -- harms no other.
 --
 -- ARGV: 1 version of the worker's provider settings, 2 ms until an attempt's deadline, 3 and 4 weights of reports and of
--- subscriptions, 5 records.delivered_max; then for each call 19 fields: 1 limit key, 2 unit ("": whichever is not out, for a
+-- subscriptions, 5 records.delivered_max, 6 kinds whose records are marked a second time (letters); then for each call 20
+-- fields: 1 limit key, 2 unit ("": whichever is not out, for a
 -- turn that nobody gave out), 3 turn, 4 run (one call of the turn's handler), 5 worker, 6 id for the new attempt ("" ends
 -- the turn), and what there is to settle: 7 message ("" for none), 8 attempt, 9 verdict, 10 marks, 11 class, 12 line,
--- 13 counted ("1"), 14 delay, 15 generation, 16 ms to hold the key ("0": not), 17 reason, 18 ms of the longest hold, if each
--- in a row is to be twice as long as the one before, 19 what was used of the limits ("": what was taken).
+-- 13 counted ("1"), 14 delay, 15 generation, 16 ms of a hold ("0": none), 17 its reason, 18 ms of the longest hold, if each in a
+-- row is to be twice as long as the one before, 19 what was used of the limits ("": what was taken), 20 how far the hold reaches
+-- ("b": the mailbox, "p": the provider), a tab, and the outcome that led to it, as in a history.
 --
 -- Answer, for each call: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ...}, where what is
 --   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's
@@ -20,7 +22,7 @@
 -- and at its end: ms after which the process has to look at the key again (-1: not) and the key ("*": at who waits for the
 -- provider's limits), number of stale entries that were dropped, and two letters, state and kind, for each message that was
 -- found cancelled, expired or failed.
-local SHARED, FIELDS = 5, 19
+local SHARED, FIELDS = 6, 20
 local now = now_ms()
 local deadline = int(now + tonumber(ARGV[2]))
 local provider = active()
@@ -108,24 +110,38 @@ local function write_flow(s)
   redis.call('ZADD', P .. 'mailboxes', int(now), s.key)
 end
 
--- hold silences a key after a refusal, or notes that it is over after a success.
-local function hold(key, ms, reason, longest, delivered)
-  local h = held(key)
-  if ms == 0 and (h.hold == 0 or not delivered) then return end
-  local k = P .. 'k:' .. key
-  holds[key] = nil
-  -- A running hold is neither cut by what was under way when it began, nor made longer by what was refused beside it,
-  -- unless the provider gave a time.
-  if h.hold <= now then
-    if ms > 0 then
-      local row = redis.call('HINCRBY', k, 'refused', 1)
-      ms = math.max(ms, math.min(ms * 2 ^ (row - 1), longest))
-      redis.call('HSET', k, 'until', int(now + ms), 'reason', reason, 'since', int(now))
-    elseif h.hold > 0 and delivered then
-      redis.call('HDEL', k, 'until', 'reason', 'since', 'refused')
+-- reaches says what a refusal holds: one sender of an account, whose mail alone is refused; a mailbox; an account; or
+-- everything.
+local function reaches(key, scope, reason, sender)
+  if not provider then return key end
+  if provider.mode == 'mailbox' then return scope == 'p' and '*' or key end
+  return scope == 'b' and reason == 'configuration' and sender or key
+end
+
+-- aside says, once in a run, whether any sender is set aside.
+local some_aside
+local function any_aside()
+  if some_aside == nil then some_aside = redis.call('EXISTS', P .. 'aside') == 1 end
+  return some_aside
+end
+
+-- settle_holds notes what an attempt says about holds. What is refused somewhere tells that nothing wider is held any more; what
+-- the provider has not seen tells nothing.
+local function settle_holds(key, attempt, refused, telling, sender)
+  local held = refused and reaches(key, refused.scope, refused.reason, sender)
+  if held then
+    hold(held, refused, now)
+    if held == sender then
+      set_aside(sender, silence_of(sender).hold)
+      some_aside = true
     end
-  elseif ms > 0 and longest == 0 and now + ms > h.hold then
-    redis.call('HSET', k, 'until', int(now + ms), 'reason', reason)
+  end
+  local wider = not held
+  for _, scope in ipairs({sender or '', key, '*'}) do
+    if scope ~= '' and scope ~= held and silence_of(scope).probe == attempt then
+      if telling and wider then let_go(scope) else unprobe(scope) end
+    end
+    wider = wider or scope == held
   end
 end
 
@@ -148,6 +164,9 @@ local function wait_for(key, at, whose, served)
     if senior <= 1 then senior = nil end
     if served or senior then redis.call('ZREM', P .. 'blocked', key) end
     line_up(key, senior or served and now + 0.5 or now)
+  elseif everyone_limited then
+    -- Its own limit binds: while that does, what binds all is not for it.
+    redis.call('ZREM', P .. 'blocked', key)
   end
   if at == -1 then return -1 end
   return arm(whose, at, now)
@@ -313,12 +332,14 @@ end
 
 -- settle_call stores what a call's last attempt came to, in the record, in the unit, in the books and in the flow.
 local function settle_call(at, s, u)
-  local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest, used = unpack(ARGV, at + 7, at + 19)
-  local settled = settle({message = message, attempt = tried, verdict = verdict, marks = marks, class = class, line = line,
+  local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest, used, refusal = unpack(ARGV, at + 7, at + 20)
+  local settled, r = settle({message = message, attempt = tried, verdict = verdict, marks = marks, class = class, line = line,
     counted = counted == '1', delay = tonumber(delay), generation = generation}, now)
-  if settled ~= 'late' and settled ~= 'known' then
-    hold(s.key, tonumber(ms), reason, tonumber(longest), verdict == 'delivered')
+  local telling, refused = settled ~= 'late' and settled ~= 'known' and used == '', nil
+  if ms ~= '0' and settled ~= 'late' and settled ~= 'known' then
+    refused = {ms = tonumber(ms), reason = reason, longest = tonumber(longest), scope = string.sub(refusal, 1, 1), outcome = string.sub(refusal, 3)}
   end
+  settle_holds(s.key, tried, refused, telling, (refused or any_aside()) and r and by_itself(provider, (place(r))))
   for i = #u.open, 1, -1 do
     local o = u.open[i]
     if o.attempt == tried then
@@ -329,7 +350,7 @@ local function settle_call(at, s, u)
         books_stamp(s.key, limits, o.taken, spent, now)
         books_stamp('*', all_limits, o.all, spent, now)
       end
-      if used == '' then s.settled, s.last = s.settled + 1, o end
+      if used == '' and not refused then s.settled, s.last = s.settled + 1, o end
     end
   end
   return settled
@@ -350,8 +371,102 @@ local function over(c, why, look, whose, name)
   return answer
 end
 
+-- waits_aside puts an entry back whose sender is held or paused by itself: a switch of providers, or of limits, can have brought
+-- him into the rings.
+local function waits_aside(entry, taken, key)
+  local sender = any_aside() and by_itself(provider, taken.sender)
+  if not sender then return false end
+  local s = silence_of(sender)
+  if math.max(s.hold, s.pause) <= now and not probed(sender, now) then return false end
+  untake(entry, taken, key)
+  keep_aside(provider, sender, now)
+  return true
+end
+
+-- begin_probes makes an attempt the probe of whatever is in doubt. It answers whether the key's other mail waits for it.
+local function begin_probes(key, sender, attempt)
+  sender = any_aside() and by_itself(provider, sender)
+  if sender and in_doubt(sender, now) then
+    probe(sender, attempt, deadline)
+    set_aside(sender, tonumber(deadline))
+  end
+  local alone = false
+  for _, scope in ipairs({key, '*'}) do
+    if in_doubt(scope, now) then
+      probe(scope, attempt, deadline)
+      alone = true
+    end
+  end
+  return alone
+end
+
 -- in_hand is what a call has taken from its lane and not begun, ended or put back: should the call fail, it goes back.
 local in_hand
+
+-- offer begins the attempt of an entry that was taken, or says that its limits have no room: it answers the call. What can't
+-- begin is ended, put back or dropped: nil.
+local function offer(c, entry, place, attempt, senders, first)
+  local key = c.s.key
+  local id, generation = string.match(entry, '^([^:]*):?(.*)$')
+  local r, newer = load(id)
+  if newer then
+    await('m:' .. entry, now + NEWER)
+    return nil
+  elseif not r or r.head[STATE] ~= QUEUED or r.head[GENERATION] ~= generation then
+    c.stale = c.stale + 1
+    return nil
+  end
+  local b = r.head[BATCH] ~= '' and batch_of(r)
+  local over_by = b and b[4] and CANCELLED or expired(r, b) and EXPIRED
+  if over_by then
+    finish(id, r, over_by, now)
+    c.ended = c.ended .. over_by .. r.head[KIND]
+    return nil
+  elseif waits_aside(entry, place, key) then
+    in_hand = nil
+    return nil
+  end
+  local cost, from, name, whose
+  if limited then
+    cost = cost_of_message(id, r, b)
+    from, name, whose = room(key, cost)
+  end
+  if from == 'never' then
+    r.head[CLASS] = 'permanent'
+    note(r, int(now) .. '\t0\t\t;p;m;limit_too_small;limit;;;;The message takes more of the limit "' .. name .. '" than it allows in all.')
+    fail(id, r, now)
+    c.ended = c.ended .. FAILED .. r.head[KIND]
+    return nil
+  elseif from then
+    untake(entry, place, key)
+    in_hand = nil
+    local look = wait_for(key, from, whose)
+    if whose == '*' and (not first or first.key == key) then
+      -- It needs more room than others would: they are not to take it from under its hands.
+      redis.call('SET', P .. 'first', key .. '\t' .. cost_text(cost), 'PX', int(math.max(from - now, 0) + 5000))
+      redis.call('ZADD', P .. 'blocked', 0, key)
+    end
+    return over(c, 'limited', look, whose, name)
+  end
+  begin(id, r, attempt, now, string.find(ARGV[6], r.head[KIND], 1, true))
+  in_hand = nil
+  local probing = begin_probes(key, place.sender, attempt)
+  if first and first.key == key then redis.call('UNLINK', P .. 'first') end
+  if everyone_limited then redis.call('HDEL', P .. 'senior', key) end
+  local o = {attempt = attempt, message = id, begun = int(now), deadline = deadline, taken = '', all = '', cost = ''}
+  if limited then
+    o.taken, o.all, o.cost = books_take(key, limits, cost), books_take('*', all_limits, cost), cost_text(cost)
+  end
+  c.u.open[#c.u.open + 1] = o
+  set_unit(c.s, c.unit, unit_text(c.u))
+  local look = -1
+  if limited and not probing and c.s.out < provider.concurrency and any_waiting(senders) then
+    local more, _, who = room(key, ONE)
+    whose = who or (redis.call('EXISTS', P .. 'blocked') == 1 and '*' or key)
+    look = wait_for(key, more or now, whose)
+  end
+  return give(c, id, r, b, look, whose or '')
+end
 
 local function call(at)
   in_hand = nil
@@ -404,8 +519,12 @@ local function call(at)
       return over(c, 'idle')
     end
   end
-  local silent = held_until(key)
-  if silent > now then return over(c, 'held', arm(key, silent, now), key) end
+  local silent, whose = silent_until(key)
+  local probing = probed(key, now) or probed('*', now)
+  if silent > now or probing then
+    if everyone_limited then line_up(key, now) end
+    return over(c, 'held', not probing and arm(whose, silent, now) or -1, whose)
+  end
   if limited then
     if #u.open > 0 then return over(c, 'ended') end -- what waits for its line would be taken too early
     local from, name, whose = room(key, ONE)
@@ -425,62 +544,8 @@ local function call(at)
       return over(c, 'idle')
     end
     in_hand = entry ~= '' and {entry = entry, place = place, key = key}
-    local id, generation = string.match(entry, '^([^:]*):?(.*)$')
-    local r, newer = load(id)
-    if newer then
-      await('m:' .. entry, now + NEWER)
-    elseif not r or r.head[STATE] ~= QUEUED or r.head[GENERATION] ~= generation then
-      c.stale = c.stale + 1
-    else
-      local b = r.head[BATCH] ~= '' and batch_of(r)
-      if b and b[4] then
-        finish(id, r, CANCELLED, now)
-        c.ended = c.ended .. CANCELLED .. r.head[KIND]
-      elseif expired(r, b) then
-        finish(id, r, EXPIRED, now)
-        c.ended = c.ended .. EXPIRED .. r.head[KIND]
-      else
-        local cost, from, name, whose
-        if limited then
-          cost = cost_of_message(id, r, b)
-          from, name, whose = room(key, cost)
-        end
-        if from == 'never' then
-          r.head[CLASS] = 'permanent'
-          note(r, int(now) .. '\t0\t\t;p;m;limit_too_small;limit;;;;The message takes more of the limit "' .. name .. '" than it allows in all.')
-          fail(id, r, now)
-          c.ended = c.ended .. FAILED .. r.head[KIND]
-        elseif from then
-          untake(entry, place, key)
-          in_hand = nil
-          local look = wait_for(key, from, whose)
-          if whose == '*' and (not first or first.key == key) then
-            -- It needs more room than others would: they are not to take it from under its hands.
-            redis.call('SET', P .. 'first', key .. '\t' .. cost_text(cost), 'PX', int(math.max(from - now, 0) + 5000))
-            redis.call('ZADD', P .. 'blocked', 0, key)
-          end
-          return over(c, 'limited', look, whose, name)
-        else
-          begin(id, r, attempt, now)
-          in_hand = nil
-          if first and first.key == key then redis.call('UNLINK', P .. 'first') end
-          if everyone_limited then redis.call('HDEL', P .. 'senior', key) end
-          local o = {attempt = attempt, message = id, begun = int(now), deadline = deadline, taken = '', all = '', cost = ''}
-          local look = -1
-          if limited then
-            o.taken, o.all, o.cost = books_take(key, limits, cost), books_take('*', all_limits, cost), cost_text(cost)
-          end
-          u.open[#u.open + 1] = o
-          set_unit(s, unit, unit_text(u))
-          if limited and s.out < provider.concurrency and any_waiting(senders) then
-            local more, _, who = room(key, ONE)
-            whose = who or (redis.call('EXISTS', P .. 'blocked') == 1 and '*' or key)
-            look = wait_for(key, more or now, whose)
-          end
-          return give(c, id, r, b, look, whose or '')
-        end
-      end
-    end
+    local answer = offer(c, entry, place, attempt, senders, first)
+    if answer then return answer end
   end
   set_unit(s, unit, unit_text(u))
   return {c.settled, 'again', -1, '', c.stale, c.ended}

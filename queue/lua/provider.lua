@@ -15,6 +15,8 @@ redis.call('HSET', P .. 'provider', unpack(ARGV, 4 + settings))
 -- Whoever was to be looked at later, as the former limits had it, is looked at now.
 redis.call('UNLINK', P .. 'looks', P .. 'blocked', P .. 'first', P .. 'senior')
 local provider = active()
+-- Who was held by himself under other settings no longer is.
+for _, sender in ipairs(redis.call('SMEMBERS', P .. 'aside')) do keep_aside(provider, sender, now_ms()) end
 -- Units are counted over all keys only while they are bounded.
 redis.call('UNLINK', P .. 'units')
 if provider.all_concurrency < math.huge then

@@ -2,8 +2,8 @@
 --
 -- ARGV: 1 ms of a worker's lease, 2 generation for what is queued again, 3 ms after which a turn that nobody has begun is
 -- doubtful, 4, 5, 6 what to do with an unknown outcome of alerts, reports, subscriptions ("resend" or "hold"),
--- 7 line for the history, 8 class for the record, 9 keys to look at in this step, 10 cursor ("0": from the start),
--- 11 records.delivered_max.
+-- 7 line for the history, 8 class for the record, 9 and 10 the same of an attempt that had not reached its point of no return,
+-- 11 keys to look at in this step, 12 cursor ("0": from the start), 13 records.delivered_max.
 -- Answer: {cursor ("0": done), attempts ended, turns ended, doubtful turn, key, unit, turn, key, unit, ...}.
 -- A message on which so many workers have died, or whose attempt so often does not end, is not given to another.
 local MOST = 10
@@ -18,7 +18,7 @@ end
 
 local provider = active()
 local limits, all_limits = limits_of(provider and provider.limits or ''), limits_of(provider and provider.all_limits or '')
-local page = redis.call('SSCAN', P .. 'keys', ARGV[10], 'COUNT', ARGV[9])
+local page = redis.call('SSCAN', P .. 'keys', ARGV[12], 'COUNT', ARGV[11])
 local answer = {page[1], 0, 0}
 for _, key in ipairs(page[2]) do
   local units = redis.call('HGETALL', P .. 'u:' .. key)
@@ -38,16 +38,20 @@ for _, key in ipairs(page[2]) do
         books_stamp(key, limits, o.taken, cost_of(o.cost), now)
         books_stamp('*', all_limits, o.all, cost_of(o.cost), now)
       end
+      for _, scope in ipairs(lost and {key, '*', r and by_itself(provider, (place(r)))} or {}) do
+        if silence_of(scope).probe == o.attempt then unprobe(scope) end
+      end
       if lost and r and r.head[STATE] == SENDING and r.head[ATTEMPT] == o.attempt then
         -- Head[BEGUN] stays: should the outcome come after all, it takes the place of this one.
         count(r.head)
-        r.head[CLASS] = ARGV[8]
-        note(r, r.head[BEGUN] .. '\t' .. int(now - tonumber(r.head[BEGUN])) .. '\t' .. u[WORKER] .. '\t' .. ARGV[7])
+        local unsent = r.head[WHEN] == NOT_YET
+        r.head[CLASS] = ARGV[unsent and 10 or 8]
+        note(r, r.head[BEGUN] .. '\t' .. int(now - tonumber(r.head[BEGUN])) .. '\t' .. u[WORKER] .. '\t' .. ARGV[unsent and 9 or 7])
         local verdict = decided(r.head[MARKS])
         if verdict == 'delivered' then
           -- A late outcome of an earlier attempt has said so.
           finish(o.message, r, DELIVERED, now)
-        elseif verdict == 'failed' or policy[r.head[KIND]] == 'hold' or tonumber(r.head[ATTEMPTS]) >= MOST then
+        elseif verdict == 'failed' or not unsent and policy[r.head[KIND]] == 'hold' or tonumber(r.head[ATTEMPTS]) >= MOST then
           fail(o.message, r, now)
         else
           again(o.message, r, generation, now, 0)
@@ -71,6 +75,9 @@ if page[1] == '0' then
   for i = 1, #workers, 2 do
     if not alive[workers[i]] then redis.call('HDEL', P .. 'workers', workers[i]) end
   end
+  for _, sender in ipairs(redis.call('SMEMBERS', P .. 'aside')) do
+    if not redis.call('ZSCORE', P .. 'due', 's:' .. sender) then keep_aside(provider, sender, now) end
+  end
   -- Whatever a dispatcher missed that died, it is looked at now.
   if provider then
     for _, kind in ipairs({'a', 'r', 's'}) do
@@ -80,6 +87,6 @@ if page[1] == '0' then
     end
   end
 end
-flush(now, tonumber(ARGV[11]))
+flush(now, tonumber(ARGV[13]))
 wake()
 return answer
