@@ -50,6 +50,12 @@ func New(o Options) *Worker {
 	return &Worker{options: o, log: o.Logger, metrics: newMetrics(o.Registerer, o.Provider)}
 }
 
+// Verifies reports whether the sender can tell what became of doubtful messages: it is for queue.ConsumerOptions.
+func (w *Worker) Verifies() bool {
+	_, verifies := w.options.Sender.(provider.Verifier)
+	return verifies
+}
+
 // HandleTurn sends until the turn is over. When ctx ends, an attempt that has not reached its point of no return is handed
 // back, without counting.
 func (w *Worker) HandleTurn(ctx context.Context, t *queue.Turn) {

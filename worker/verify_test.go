@@ -1,0 +1,82 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
+	"github.com/postroom/postroom/queue"
+)
+
+// verifier is a sender that can tell what became of earlier attempts: by a letter for each recipient, d delivered, t not sent,
+// u nobody knows. Send comes to the letters of sent.
+type verifier struct {
+	known, sent string
+	asked       int
+	offered     []string
+}
+
+func lettered(letters string) []mail.Outcome {
+	var outcomes []mail.Outcome
+	for _, l := range letters {
+		outcomes = append(outcomes, outcome(map[rune]mail.Class{'d': mail.Delivered, 't': mail.Temporary, 'u': mail.Unknown}[l], o1))
+	}
+	return outcomes
+}
+
+func (v *verifier) Verify(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	v.asked++
+	return lettered(v.known), nil
+}
+
+func (v *verifier) Send(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	for _, r := range d.Recipients {
+		v.offered = append(v.offered, r.Address)
+	}
+	return lettered(v.sent[:len(d.Recipients)]), nil
+}
+
+func (*verifier) Close() error { return nil }
+
+var _ provider.Verifier = (*verifier)(nil)
+
+func TestDoubtfulMailIsVerifiedBeforeItIsSentAgain(t *testing.T) {
+	const a, b = "ada@example.net", "bob@example.net"
+	for name, test := range map[string]struct {
+		doubtful    bool
+		policy      queue.UnknownPolicy
+		known, sent string
+		offered     []string
+		want        string
+	}{
+		"not doubtful":                       {false, queue.Hold, "dd", "dd", []string{a, b}, "delivered delivered dd"},
+		"unknown at first, to be held":       {false, queue.Hold, "", "uu", []string{a, b}, "retry unknown uu"},
+		"everybody has it":                   {true, queue.Hold, "dd", "", nil, "delivered delivered dd"},
+		"nobody has it":                      {true, queue.Hold, "tt", "dd", []string{a, b}, "delivered delivered dd"},
+		"one has it":                         {true, queue.Resend, "dt", "d", []string{b}, "delivered delivered dd"},
+		"nobody knows, to be held":           {true, queue.Hold, "uu", "", nil, "failed unknown uu"},
+		"nobody knows, to be sent again":     {true, queue.Resend, "uu", "dd", []string{a, b}, "delivered delivered dd"},
+		"nobody knows once more":             {true, queue.Resend, "uu", "uu", []string{a, b}, "retry unknown uu"},
+		"not sent, then unknown, to be held": {true, queue.Hold, "tt", "uu", []string{a, b}, "retry unknown uu"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := &verifier{known: test.known, sent: test.sent}
+			w := New(Options{Sender: v, OnUnknown: map[mail.Kind]queue.UnknownPolicy{mail.Report: test.policy}})
+			if !w.Verifies() {
+				t.Error("the worker does not say that it verifies")
+			}
+			m := &mail.Outgoing{From: mail.Address{Address: "own@example.com"}, To: []mail.Address{{Address: a}, {Address: b}}}
+			s := w.attempt(t.Context(), &queue.Attempt{Kind: mail.Report, Message: m, Offered: []int{0, 1}, Doubtful: test.doubtful, Now: first, First: first})
+			got := fmt.Sprintf("%s %s ", s.Verdict, s.Class)
+			for _, o := range s.Outcomes {
+				got += o.Class.String()[:1]
+			}
+			if got != test.want || !slices.Equal(v.offered, test.offered) || (v.asked > 0) != test.doubtful {
+				t.Errorf("%s, offered to %v, asked %d times; want %s, offered to %v", got, v.offered, v.asked, test.want, test.offered)
+			}
+		})
+	}
+}
