@@ -37,7 +37,7 @@ var arrows = map[string][]string{
 	"provider/graph": {"mail", "mail/mime", "provider"},
 	"queue":          {"mail", "throttle"},
 	"worker":         {"mail", "provider", "queue", "throttle"},
-	"admin":          {"mail", "provider", "queue", "throttle"},
+	"admin":          {"mail", "mail/mime", "provider", "queue", "throttle"},
 	"config":         {"mail", "provider"},
 	"deploy":         {},
 	"cmd/postroom":   {anything},

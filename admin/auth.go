@@ -18,7 +18,7 @@ type Role uint8
 const (
 	// Producer hands mail in and asks what became of it, by the ids it was given.
 	Producer Role = iota + 1
-	// Operator reads everything, cancels and pauses.
+	// Operator reads everything, cancels, pauses and requeues.
 	Operator
 	// Admin may do everything.
 	Admin

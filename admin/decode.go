@@ -130,6 +130,13 @@ func (d *decoder) value(v reflect.Value) {
 		d.base64(first, v)
 	case v.Kind() == reflect.String:
 		d.text(first, v.SetString)
+	case v.Kind() == reflect.Bool:
+		d.skip()
+		if first != 't' && first != 'f' {
+			d.fault("is neither true nor false")
+			return
+		}
+		v.SetBool(first == 't')
 	case v.Kind() == reflect.Struct:
 		d.nest(first, '{', "is not an object", func() { d.fields(v) })
 	case v.Kind() == reflect.Map:

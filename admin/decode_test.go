@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,7 @@ func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		oneMessage, twoRecipients, "", "{", "[]", "null", `{"message": {"send_at": "2030-01-02T03:04:05+02:00"}}`, `{"to": [1, {"x": "]"}, []]}`,
 		`{"recipients": [{"to": [{"address": "\ud83d\ude00\u00e4\/\\\""}], "variables": {"a": 1e5, "b": [{}], "c": "\ud800"}}, null]}`,
+		`{"filter": {"ids": ["a", null], "from": "2030-01-02T03:04:05Z"}, "all": true, "dry_run": false}`, `{"all": "true", "dry_run": 1}`,
 		`{"attachments": [{"content": "aGVs\nbG8="}, {"content": ""}]}`, "{\"subject\" : \"\xff\"}", `{"a~b/c": {}, "kind": -0.5E+7}`,
 	} {
 		f.Add([]byte(seed))
@@ -103,6 +105,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		against(t, body, &mail.Message{}, &mail.Message{})
 		against(t, body, &mail.Batch{}, &mail.Batch{})
+		against(t, body, &Selection{}, &Selection{})
 	})
 }
 
@@ -119,7 +122,7 @@ func against(t *testing.T, body []byte, got, want any) {
 	d.DisallowUnknownFields()
 	d.UseNumber()
 	if err := d.Decode(want); err != nil {
-		if bytes.Contains(body, []byte("_at")) {
+		if slices.ContainsFunc([]string{"_at", "from", "until"}, func(name string) bool { return bytes.Contains(body, []byte(name)) }) {
 			return // an empty time, which we take as absent
 		}
 		t.Fatalf("%T: encoding/json: %v", got, err)

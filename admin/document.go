@@ -32,7 +32,7 @@ func newConfig(version string) huma.Config {
 				SecuritySchemes: map[string]*huma.SecurityScheme{"bearer": {
 					Type: "http", Scheme: "bearer",
 					Description: "A token whose SHA-256 is configured. It has a role, and each may do what those before it may: " +
-						"producer (hands mail in, and asks what became of it by the ids it was given), operator (reads everything, cancels, pauses), admin (everything). " +
+						"producer (hands mail in, and asks what became of it by the ids it was given), operator (reads everything, cancels, pauses, requeues), admin (everything). " +
 						"The role that an operation needs is listed with it.",
 				}},
 			},
@@ -131,7 +131,7 @@ func document(oapi *huma.OpenAPI) {
 	all["Recipient"].Properties["variables"].AdditionalProperties = &huma.Schema{OneOf: []*huma.Schema{
 		{Type: huma.TypeString}, {Type: huma.TypeNumber}, {Type: huma.TypeBoolean},
 	}}
-	for _, r := range slices.Concat(withMail, withID, withMailbox, []refusal{tooLate, noSuchEndpoint, methodNotAllowed, invalidRecipient}) {
+	for _, r := range slices.Concat(withMail, withID, withMailbox, withExport, []refusal{tooLate, noSuchEndpoint, methodNotAllowed, invalidRecipient}) {
 		if property := all["Problem"].Properties["type"]; !slices.Contains(property.Examples, any(r.uri())) {
 			property.Examples = append(property.Examples, r.uri())
 		}
@@ -139,7 +139,7 @@ func document(oapi *huma.OpenAPI) {
 }
 
 // strict are the shapes of requests, in which unknown fields are refused.
-var strict = []string{"Message", "Address", "Attachment", "Batch", "Recipient", "PauseRequest"}
+var strict = []string{"Message", "Address", "Attachment", "Batch", "Recipient", "PauseRequest", "Selection", "FailedFilter"}
 
 // descriptions are of the fields that package mail declares, and of problems.
 var descriptions = map[string]string{

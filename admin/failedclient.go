@@ -63,7 +63,7 @@ func (c *Client) selection(ctx context.Context, s Selection, what string) (*Sele
 }
 
 // Export writes a failed message to w as it would be sent again: an RFC 5322 message, without Bcc. It gives the number of
-// bytes.
+// bytes; with an error w can have a part of the message.
 func (c *Client) Export(ctx context.Context, id string, w io.Writer) (int64, error) {
 	response, err := c.open(ctx, http.MethodGet, c.target("failed", id, "eml"), "", nil)
 	if err != nil {

@@ -6,16 +6,17 @@ import (
 	"github.com/postroom/postroom/mail"
 )
 
-// FailedFilter selects messages of the failed store: those that fit everything that is set. The zero value fits all.
+// FailedFilter selects messages of the failed store: those that fit everything that is set. The zero value fits all. Lists
+// that are empty but not nil are refused: a program that has come to no ids does not mean every message.
 type FailedFilter struct {
 	Kind    mail.Kind `json:"kind,omitempty" enum:"alert,report,subscription" doc:"What they are for."`
-	Classes []string  `json:"classes,omitempty" nullable:"false" enum:"temporary,delivered,throttled,configuration,permanent,unknown" doc:"The class of the last attempt: any of these."`
-	// Mailbox is a sender's address; the provider's own finds messages without a sender too.
-	Mailbox   string    `json:"mailbox,omitempty" doc:"The sender's address; the provider's own finds messages that name no sender, too."`
+	Classes []string  `json:"classes,omitzero" nullable:"false" enum:"temporary,delivered,throttled,configuration,permanent,unknown" doc:"The class of the last attempt: any of these."`
+	// Mailbox is a sender's address; the provider's own finds messages without a sender too, and "-" only these.
+	Mailbox   string    `json:"mailbox,omitempty" doc:"The sender's address; the provider's own finds messages that name no sender, too, and - finds only these."`
 	BatchID   string    `json:"batch_id,omitempty" doc:"The batch they belong to."`
 	Recipient string    `json:"recipient,omitempty" example:"@example.com" doc:"The address of somebody who does not have the message, or @ and a domain."`
 	Reply     string    `json:"reply,omitempty" doc:"Part of the provider's words, or of its status code such as 5.1.1. Case does not count."`
-	IDs       []string  `json:"ids,omitempty" nullable:"false" maxItems:"10000" doc:"The messages themselves."`
+	IDs       []string  `json:"ids,omitzero" nullable:"false" maxItems:"10000" doc:"The messages themselves."`
 	From      time.Time `json:"from,omitzero" doc:"They failed at this time or later."`
 	Until     time.Time `json:"until,omitzero" doc:"They failed before this time."`
 }
@@ -43,7 +44,7 @@ type FailedMessage struct {
 	// Requeued is zero if nobody has requeued it.
 	Requeued time.Time `json:"requeued,omitzero" doc:"When it was last requeued; left out if it never was."`
 	Counted  int       `json:"attempts_counted" doc:"The number of attempts that counted, since then."`
-	// Recipients are those who do not have it.
+	// Recipients has To, Cc and Bcc, those who have it too.
 	Recipients []RecipientStatus `json:"recipients" nullable:"false" doc:"To, cc and bcc, in this order, with what became of each. A requeue offers it to all who do not have it."`
 	Last       Outcome           `json:"last" doc:"The last outcome that kept it from being delivered."`
 }
@@ -52,7 +53,7 @@ type FailedMessage struct {
 type Selection struct {
 	Filter FailedFilter `json:"filter,omitzero" doc:"Which messages."`
 	// All has to be set if Filter is empty, so that nobody requeues or deletes everything by mistake.
-	All    bool `json:"all,omitempty" doc:"Has to be true if filter is empty: then all failed messages are meant."`
+	All    bool `json:"all,omitempty" doc:"Has to be true if filter is empty, and only then: all failed messages are meant."`
 	DryRun bool `json:"dry_run,omitempty" doc:"Count what would be done, and change nothing."`
 	// Cursor is the Next of the answer before; empty for the first.
 	Cursor string `json:"cursor,omitempty" doc:"What the answer before gave as next; left out: from the start."`

@@ -26,6 +26,8 @@ func (h *handler) refused(ctx context.Context, err error) error {
 		return notFound.problem("Check the id. What has ended is forgotten after a time.")
 	case errors.Is(err, queue.ErrTooLate):
 		return tooLate.problem("The message is being sent or has ended: ask for its state.")
+	case errors.Is(err, queue.ErrEnded):
+		return notFailed.problem("It was delivered, cancelled or has expired, and its content is no longer kept: see GET /v1/messages/{id}.")
 	case errors.Is(err, queue.ErrIdempotencyConflict):
 		return idempotencyConflict.problem("Nothing was accepted. Use a new key for each request, and the same only to repeat one as it was.")
 	case errors.Is(err, queue.ErrFull):
@@ -36,7 +38,7 @@ func (h *handler) refused(ctx context.Context, err error) error {
 		return &Problem{Type: "about:blank", Status: statusClientGone}
 	case unreachable(err):
 		h.log.Error("the queue can't be reached", "error", err)
-		return unavailable.after(5*time.Second, "Redis does not answer. A message may have been accepted: repeat the request, with the same Idempotency-Key.")
+		return unavailable.after(5*time.Second, "Redis does not answer. What was asked for may have been done: repeat the request, mail with the same Idempotency-Key.")
 	}
 	h.log.Error("request failed", "error", err)
 	return internal.problem("It is logged. If it happens again, tell whoever runs Postroom.")

@@ -27,6 +27,8 @@ type Options struct {
 	Queue *queue.Queue
 	// Tokens are who may use /v1. Without any nobody may. One that has faults is logged and lets nobody in.
 	Tokens []Token
+	// Sender is the provider's own: it is put into an exported message that names none.
+	Sender mail.Address
 	// MaxBodyBytes bounds a request's body; default 64 MiB. A request takes about twice that in memory.
 	MaxBodyBytes int64
 	// Gatherer is what /metrics shows; default: nothing.
@@ -55,6 +57,10 @@ type backend interface {
 	Mailbox(ctx context.Context, key string) (*queue.Mailbox, error)
 	Pause(ctx context.Context, key string, d time.Duration, reason, by string) (until time.Time, err error)
 	Resume(ctx context.Context, key string) (bool, error)
+	Failed(ctx context.Context, f queue.FailedFilter, cursor string, limit int) (queue.FailedPage, error)
+	Requeue(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error)
+	DeleteFailed(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error)
+	Outgoing(ctx context.Context, id string) (*mail.Outgoing, error)
 	Ping(context.Context) error
 }
 
@@ -76,7 +82,7 @@ func newHandler(o Options, q backend) *handler {
 	}
 	h := &handler{
 		queue: q, ready: o.Ready, log: o.Logger, keys: newKeyring(o.Tokens, o.Logger), limit: o.MaxBodyBytes,
-		mux: http.NewServeMux(),
+		sender: o.Sender, patience: selectionTime, mux: http.NewServeMux(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_http_requests_total", Help: "Requests answered, by route, method and status.",
 		}, []string{"route", "method", "code"}),
@@ -89,6 +95,7 @@ func newHandler(o Options, q backend) *handler {
 	h.registerMessages()
 	h.registerBatches()
 	h.registerMailboxes()
+	h.registerFailed()
 	h.registerHealth()
 	h.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	document(h.api.OpenAPI())
@@ -97,13 +104,16 @@ func newHandler(o Options, q backend) *handler {
 }
 
 type handler struct {
-	queue backend
-	ready func(context.Context) error
-	log   *slog.Logger
-	keys  keyring
-	limit int64
-	mux   *http.ServeMux
-	api   huma.API
+	queue  backend
+	ready  func(context.Context) error
+	log    *slog.Logger
+	keys   keyring
+	limit  int64
+	sender mail.Address
+	// patience is selectionTime, but in tests.
+	patience time.Duration
+	mux      *http.ServeMux
+	api      huma.API
 	// requests: postroom_http_requests_total{route,method,code}; route is a pattern of ours or "other", never a path that
 	// somebody sent; method is "other" unless route knows it. Alert on code 5xx.
 	requests *prometheus.CounterVec

@@ -17,6 +17,8 @@ type MailboxPage struct {
 // Mailbox is what is known of a mailbox that sends, or of the account that sends for all.
 type Mailbox struct {
 	Address string `json:"address" doc:"The address; of an account its user name, or host:port if it has none."`
+	// Account is set of a sender who is held or paused by himself while one account sends for all.
+	Account string `json:"account,omitempty" doc:"The account that sends for it, if it is one sender of many that is held or paused by itself; else left out."`
 	// State is "flows", "paused", "held" or "limited"; Summary says the same as a sentence for people.
 	State   string  `json:"state" enum:"flows,paused,held,limited" doc:"What a message that waits here meets. Held: after a refusal by the provider. Limited: a limit is used up."`
 	Summary string  `json:"summary" doc:"Whether mail flows, and if not why and until when, as a sentence for people."`
@@ -52,6 +54,10 @@ type Silence struct {
 	Since    time.Time `json:"since,omitzero" doc:"When it began."`
 	Until    time.Time `json:"until" doc:"When it ends by itself."`
 	Refusals int       `json:"refusals,omitempty" doc:"How many refusals in a row led to a hold."`
+	// Trying is only of a hold.
+	Trying bool `json:"trying,omitempty" doc:"The time of the hold is over, and one message is tried now: if it is not refused all go on."`
+	// Last is the refusal that led to a hold.
+	Last *Outcome `json:"last,omitempty" doc:"The refusal that led to a hold, without the provider's words: the attempts of a message that waits have them."`
 	// Scope is "mailbox" or "everything".
 	Scope string `json:"scope" enum:"mailbox,everything" doc:"Whether it is about this mailbox, or about all mail."`
 }
@@ -92,7 +98,7 @@ type Resumed struct {
 
 func mailboxOf(m *queue.Mailbox) Mailbox {
 	b := Mailbox{
-		Address: m.Key, State: stateOf(standing(m)), Summary: summary(m), Units: m.Units, Concurrency: m.Concurrency,
+		Address: m.Key, Account: m.Account, State: stateOf(standing(m)), Summary: summary(m), Units: m.Units, Concurrency: m.Concurrency,
 		Backlog: Backlog{Total: m.Waiting(), Alert: m.Backlog[mail.Alert], Report: m.Backlog[mail.Report], Subscription: m.Backlog[mail.Subscription]},
 		Hold:    silenceOf(m.Hold), Pause: silenceOf(m.Pause), Limits: make([]Limit, len(m.Limits)),
 		Next: utc(m.Next), Through: utc(m.Through),
@@ -117,7 +123,11 @@ func silenceOf(s *queue.Silence) *Silence {
 	if s == nil {
 		return nil
 	}
-	out := &Silence{Reason: s.Reason, By: s.By, Since: utc(s.Since), Until: utc(s.Until), Refusals: s.Refusals, Scope: "mailbox"}
+	out := &Silence{Reason: s.Reason, By: s.By, Since: utc(s.Since), Until: utc(s.Until), Refusals: s.Refusals, Trying: s.Trying, Scope: "mailbox"}
+	if s.Last.Class != "" {
+		last := outcomeOf(s.Last)
+		out.Last = &last
+	}
 	if s.All {
 		out.Scope = "everything"
 	}

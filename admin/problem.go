@@ -117,6 +117,8 @@ var (
 	methodNotAllowed    = refusal{"method-not-allowed", 405, "The path does not know this method"}
 	bodyTooSlow         = refusal{"body-too-slow", 408, "The body took too long"}
 	tooLate             = refusal{"too-late", 409, "It is too late to cancel"}
+	notFailed           = refusal{"not-failed", 409, "The message is not in the failed store"}
+	noSender            = refusal{"no-sender", 409, "There is no sender to put in"}
 	bodyTooLarge        = refusal{"body-too-large", 413, "The body is too large"}
 	wrongMediaType      = refusal{"unsupported-media-type", 415, "The body's type is not supported"}
 	invalidRequest      = refusal{"invalid-request", 422, "The request does not have the right form"}
@@ -163,7 +165,8 @@ func ours(_ huma.Context, _ string, v any) (any, error) {
 	p := k.problem("Correct what errors names.")
 	p.Status = model.Status
 	for _, e := range model.Errors {
-		p.Errors = append(p.Errors, Fault{Location: e.Location, Reason: e.Message})
+		parameter, _, _ := strings.Cut(e.Location, "[") // which of a list's values it is, nobody counts in a URL
+		p.Errors = append(p.Errors, Fault{Location: parameter, Reason: e.Message})
 	}
 	return p, nil
 }

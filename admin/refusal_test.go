@@ -55,6 +55,10 @@ func TestRefusals(t *testing.T) {
 		"too low to resume one": {path: "/v1/mailboxes/own@example.com/resume", want: forbidden},
 		"too low to pause all":  {path: "/v1/pause", body: onePause, want: forbidden},
 		"too low to resume all": {path: "/v1/resume", want: forbidden},
+		"too low for failed":    {method: "GET", path: "/v1/failed", want: forbidden, reason: "operator"},
+		"too low to requeue":    {path: "/v1/failed/requeue", body: `{"all": true}`, want: forbidden},
+		"too low to delete":     {path: "/v1/failed/delete", body: `{"all": true}`, want: forbidden},
+		"too low to export":     {method: "GET", path: "/v1/failed/" + id + "/eml", want: forbidden},
 		"no such path":          {path: "/v1/mesages", want: noSuchEndpoint},
 		"no such path, no word": {token: "-", path: "/v1/mesages", want: unauthorized},
 		"outside of the API":    {method: "GET", token: "-", path: "/docs", want: noSuchEndpoint},
@@ -150,6 +154,44 @@ func TestRefusals(t *testing.T) {
 		"a pause until":           {token: operatorToken, path: "/v1/pause", body: `{"reason": "x", "until": "2030"}`, want: invalidRequest, at: "/until"},
 		"a pause by GET":          {method: "GET", token: operatorToken, path: "/v1/pause", want: methodNotAllowed, reason: "POST"},
 
+		"failed, of no kind":        {method: "GET", token: operatorToken, path: "/v1/failed?kind=newsletter", want: invalidRequest, at: "query.kind"},
+		"failed, of no class":       {method: "GET", token: operatorToken, path: "/v1/failed?class=unknown&class=maybe", want: invalidRequest, at: "query.class"},
+		"failed, classes by comma":  {method: "GET", token: operatorToken, path: "/v1/failed?class=unknown,permanent", want: invalidRequest, at: "query.class"},
+		"failed, a page of nothing": {method: "GET", token: operatorToken, path: "/v1/failed?limit=0", want: invalidRequest, at: "query.limit"},
+		"failed, a page too long":   {method: "GET", token: operatorToken, path: "/v1/failed?limit=1001", want: invalidRequest, at: "query.limit"},
+		"failed, page 2":            {method: "GET", token: operatorToken, path: "/v1/failed?page=2", want: invalidRequest, at: "query.page"},
+		"failed, tomorrow":          {method: "GET", token: operatorToken, path: "/v1/failed?from=tomorrow&until=2030-01-02", want: invalidRequest, at: "query.from,query.until", reason: "RFC 3339"},
+		"failed, times turned":      {method: "GET", token: operatorToken, path: "/v1/failed?from=2030-01-02T00:00:00Z&until=2030-01-01T23:59:59.5Z", want: invalidRequest, at: "query.until", reason: "not after from"},
+		"failed, not a cursor":      {method: "GET", token: operatorToken, path: "/v1/failed?cursor=maybe", want: invalidRequest, at: "query.cursor", reason: "next"},
+		"failed, no recipient":      {method: "GET", token: operatorToken, path: "/v1/failed?recipient=ada+at+home", want: invalidRequest, at: "query.recipient", reason: "@ and a domain"},
+		"failed, no domain":         {method: "GET", token: operatorToken, path: "/v1/failed?recipient=@a+b", want: invalidRequest, at: "query.recipient"},
+		"failed, by an account":     {method: "GET", token: operatorToken, path: "/v1/failed?mailbox=mail.example.com:587", want: invalidRequest, at: "query.mailbox", reason: "account"},
+		"failed, not an id":         {method: "GET", token: operatorToken, path: "/v1/failed?id=" + id + "&id=maybe&batch_id=x", want: invalidRequest, at: "query.batch_id,query.id", reason: "26"},
+		"failed, empty variables":   {method: "GET", token: operatorToken, path: "/v1/failed?recipient=&id=&id=" + id, want: invalidRequest, at: "query.id,query.recipient", reason: "leave it out"},
+		"failed, two kinds":         {method: "GET", token: operatorToken, path: "/v1/failed?kind=alert&kind=report", want: invalidRequest, at: "query.kind", reason: "twice"},
+		"failed, more ids than fit": {method: "GET", token: operatorToken, path: "/v1/failed?" + strings.Repeat("id="+id+"&", 1000) + "id=" + id, want: invalidRequest, at: "query.id"},
+		"export of nothing":         {method: "GET", token: operatorToken, path: "/v1/failed/" + id + "/eml", want: notFound},
+		"export of no id":           {method: "GET", token: operatorToken, path: "/v1/failed/x/eml", want: notFound, reason: "26"},
+		"no such view of failed":    {method: "GET", token: operatorToken, path: "/v1/failed/" + id, want: noSuchEndpoint},
+		"a requeue by GET":          {method: "GET", token: operatorToken, path: "/v1/failed/requeue", want: methodNotAllowed, reason: "POST"},
+		"a requeue of nothing said": {token: operatorToken, path: "/v1/failed/requeue", header: []string{"Content-Type", "application/json"}, want: malformedJSON},
+		"a requeue as a form":       {token: operatorToken, path: "/v1/failed/requeue", header: []string{"Content-Type", ""}, body: `{"all": true}`, want: wrongMediaType},
+		"a requeue too large":       {token: operatorToken, path: "/v1/failed/requeue", body: `{"all": true}` + strings.Repeat(" ", smallLimit), want: bodyTooLarge},
+		"a requeue of everything":   {token: operatorToken, path: "/v1/failed/requeue", body: `{}`, want: invalidRequest, at: "/all", reason: "Nothing was requeued"},
+		"a requeue of an empty one": {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kind": "", "until": null}, "dry_run": true}`, want: invalidRequest, at: "/all", reason: "if filter is empty"},
+		"a requeue of all and some": {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kind": "report"}, "all": true}`, want: invalidRequest, at: "/all", reason: "beside a filter"},
+		"a requeue of no ids":       {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kind": "report", "ids": [], "classes": []}}`, want: invalidRequest, at: "/filter/classes,/filter/ids", reason: "nothing in it"},
+		"all, and a list of none":   {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"ids": []}, "all": true}`, want: invalidRequest, at: "/filter/ids,/all"},
+		"a requeue of unknown":      {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kinds": "report"}, "dryrun": true}`, want: invalidRequest, at: "/filter/kinds,/dryrun", reason: "write kind"},
+		"a requeue of all, as text": {token: operatorToken, path: "/v1/failed/requeue", body: `{"all": "maybe", "dry_run": 1}`, want: invalidRequest, at: "/all,/dry_run", reason: "true nor false"},
+		"a requeue in query":        {token: operatorToken, path: "/v1/failed/requeue?all=true", body: `{"all": true}`, want: invalidRequest, at: "query.all"},
+		"a requeue, all wrong":      {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kind": "newsletter", "classes": ["permanent", "maybe"], "mailbox": "ada at home", "batch_id": "1", "recipient": "ada", "ids": ["` + id + `", "x"]}}`, want: invalidRequest, at: "/filter/kind,/filter/classes/1,/filter/mailbox,/filter/batch_id,/filter/recipient,/filter/ids/1"},
+		"a requeue, times turned":   {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"from": "2030-01-02T00:00:00Z", "until": "2030-01-01T00:00:00Z"}}`, want: invalidRequest, at: "/filter/until", reason: "Nothing was requeued"},
+		"a requeue, a wrong time":   {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"from": "tomorrow"}}`, want: invalidRequest, at: "/filter/from", reason: "RFC 3339"},
+		"a requeue, not a cursor":   {token: operatorToken, path: "/v1/failed/requeue", body: `{"all": true, "cursor": "maybe"}`, want: invalidRequest, at: "/cursor", reason: "next"},
+		"a delete of everything":    {token: operatorToken, path: "/v1/failed/delete", body: `{"dry_run": false}`, want: invalidRequest, at: "/all", reason: "Nothing was deleted"},
+		"a delete, not a cursor":    {token: adminToken, path: "/v1/failed/delete", body: `{"filter": {"recipient": "@example.net"}, "cursor": "12"}`, want: invalidRequest, at: "/cursor", reason: "Nothing was deleted"},
+
 		"a batch of nobody":        {body: `{"message": {"kind": "report", "subject": "s", "text": "t"}, "recipients": []}`, want: invalidMessage, at: "/recipients"},
 		"a batch with to":          {body: batch(`"subject"`, `"to": [{"address": "ada@example.net"}], "subject"`), want: invalidMessage, at: "/message/to"},
 		"a wrong template":         {body: batch("Hello {{.name}}", "Hello {{.name"), want: invalidMessage, at: "/message/subject"},
@@ -222,8 +264,8 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 			}
 		}
 	}
-	if paths != 12 {
-		t.Errorf("%d operations were tried, want 12", paths)
+	if paths != 16 {
+		t.Errorf("%d operations were tried, want 16", paths)
 	}
 }
 
@@ -359,7 +401,17 @@ func (f faulty) Pause(context.Context, string, time.Duration, string, string) (t
 	return time.Time{}, f.fail()
 }
 func (f faulty) Resume(context.Context, string) (bool, error) { return false, f.fail() }
-func (f faulty) Ping(context.Context) error                   { return f.fail() }
+func (f faulty) Failed(context.Context, queue.FailedFilter, string, int) (queue.FailedPage, error) {
+	return queue.FailedPage{}, f.fail()
+}
+func (f faulty) Requeue(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error) {
+	return queue.SelectionStep{}, f.fail()
+}
+func (f faulty) DeleteFailed(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error) {
+	return queue.SelectionStep{}, f.fail()
+}
+func (f faulty) Outgoing(context.Context, string) (*mail.Outgoing, error) { return nil, f.fail() }
+func (f faulty) Ping(context.Context) error                               { return f.fail() }
 
 // late is a queue that knows of everything, and then fails.
 type late struct {
@@ -386,6 +438,7 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 		"conflict":       {func() error { return queue.ErrIdempotencyConflict }, idempotencyConflict, ""},
 		"not found":      {func() error { return queue.ErrNotFound }, notFound, ""},
 		"too late":       {func() error { return queue.ErrTooLate }, tooLate, ""},
+		"ended":          {func() error { return queue.ErrEnded }, notFailed, ""},
 		"invalid":        {func() error { return &mail.Invalid{Problems: []mail.Problem{{Field: "/to", Reason: "is off"}}} }, invalidMessage, ""},
 		"refused dial":   {func() error { return &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED} }, unavailable, "5"},
 		"cut":            {func() error { return io.EOF }, unavailable, "5"},
@@ -411,7 +464,7 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 			defer server.Close()
 			a := &api{Server: server}
 			const id = "/01JZ3Q8Y6M2V7T4K9RBC5XWDHE"
-			for _, r := range []reply{
+			replies := []reply{
 				a.call(t, "POST", "/v1/messages", adminToken, oneMessage),
 				a.call(t, "POST", "/v1/batches", adminToken, twoRecipients),
 				a.call(t, "GET", "/v1/messages"+id, adminToken, ""),
@@ -424,7 +477,15 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 				a.call(t, "POST", "/v1/mailboxes/own@example.com/resume", adminToken, ""),
 				a.call(t, "POST", "/v1/pause", adminToken, onePause),
 				a.call(t, "POST", "/v1/resume", adminToken, ""),
-			} {
+				a.call(t, "GET", "/v1/failed"+id+"/eml", adminToken, ""),
+			}
+			if test.want != invalidMessage { // what it finds wrong with a filter is no fault of a message
+				replies = append(replies,
+					a.call(t, "GET", "/v1/failed", adminToken, ""),
+					a.call(t, "POST", "/v1/failed/requeue", adminToken, `{"all": true}`),
+					a.call(t, "POST", "/v1/failed/delete", adminToken, `{"all": true}`))
+			}
+			for _, r := range replies {
 				if p := r.problem(t); p.Type != test.want.uri() || r.header.Get("Retry-After") != test.retryAfter {
 					t.Errorf("%d %s, Retry-After %q", p.Status, p.Type, r.header.Get("Retry-After"))
 				}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -57,6 +58,8 @@ type MessageStatus struct {
 	Accepted time.Time `json:"accepted" doc:"When it was handed in."`
 	Due      time.Time `json:"due,omitzero" doc:"When it goes at the earliest, if it waits for a time: send_at or the next attempt."`
 	Finished time.Time `json:"finished,omitzero" doc:"When it was delivered or failed, was cancelled or expired."`
+	// Requeued is zero if nobody has requeued it, and once it has ended well.
+	Requeued time.Time `json:"requeued,omitzero" doc:"When it was last taken out of the failed store, to be tried again: attempts_counted is since then. Kept as long as the message is open or failed; left out if it never was."`
 	// Counted is the number of attempts that count towards giving up. Attempts has the last ones, counted or not.
 	Counted    int               `json:"attempts_counted" doc:"The number of attempts that count towards giving up: not those that were throttled or met a wrong configuration."`
 	Attempts   []Attempt         `json:"attempts" nullable:"false" doc:"The last attempts, oldest first; of a message that ended well only the last."`
@@ -99,6 +102,16 @@ type Outcome struct {
 	Code       int    `json:"code,omitempty" doc:"The SMTP reply code or the HTTP status."`
 	Enhanced   string `json:"enhanced,omitempty" doc:"The enhanced status code of RFC 3463, or the provider's error code."`
 	Reply      string `json:"reply,omitempty" doc:"The provider's own words, or ours if it said nothing. They can name recipients."`
+	// Advice is nil if it was delivered, or if a newer program wrote how it ended.
+	Advice *Advice `json:"advice,omitempty" doc:"What it means, in sentences for people; left out if it was delivered."`
+}
+
+// Advice says what an outcome means, in plain sentences that name no recipient.
+type Advice struct {
+	Happened string `json:"happened" doc:"What happened."`
+	Postroom string `json:"postroom" doc:"What Postroom does about it by itself."`
+	// Remedy is empty if there is nothing to do.
+	Remedy string `json:"remedy,omitempty" doc:"What people can do about it; left out if there is nothing to do."`
 }
 
 // BatchStatus is what is known of a batch.
@@ -132,7 +145,7 @@ type BatchCounts struct {
 func messageStatus(s *queue.MessageStatus, o *queue.Outlook) MessageStatus {
 	m := MessageStatus{
 		ID: s.ID, BatchID: s.BatchID, Kind: s.Kind, State: s.State, WaitsFor: waitsFor(s, o), Accepted: s.Accepted, Due: s.Due,
-		Finished: s.Finished, Counted: s.Attempts, Metadata: s.Metadata,
+		Finished: s.Finished, Requeued: s.Requeued, Counted: s.Attempts, Metadata: s.Metadata,
 		Attempts: make([]Attempt, len(s.History)), Recipients: make([]RecipientStatus, len(s.Recipients)),
 	}
 	if o != nil {
@@ -144,7 +157,7 @@ func messageStatus(s *queue.MessageStatus, o *queue.Outlook) MessageStatus {
 	for i, a := range s.History {
 		m.Attempts[i] = Attempt{Begun: a.Begun, Seconds: a.Duration.Seconds(), Worker: a.Worker, Outcomes: make([]Outcome, len(a.Outcomes))}
 		for j, o := range a.Outcomes {
-			m.Attempts[i].Outcomes[j] = Outcome(o)
+			m.Attempts[i].Outcomes[j] = outcomeOf(o)
 		}
 	}
 	for i, r := range s.Recipients {
@@ -174,4 +187,24 @@ func batchStatus(s *queue.BatchStatus, o *queue.Outlook) BatchStatus {
 		b.Progress = float64(s.Total-s.Open) / float64(s.Total)
 	}
 	return b
+}
+
+// outcomeOf is what the API shows of an outcome.
+func outcomeOf(o queue.OutcomeReport) Outcome {
+	return Outcome{
+		Recipients: o.Recipients, Class: o.Class, Scope: o.Scope, Cause: o.Cause, Step: o.Step, Code: o.Code, Enhanced: o.Enhanced, Reply: o.Reply,
+		Advice: adviceOn(o),
+	}
+}
+
+// adviceOn says what an outcome means; nil if it was delivered. Of a class that this program does not know nothing is true for
+// sure.
+func adviceOn(o queue.OutcomeReport) *Advice {
+	class, err := mail.ParseClass(o.Class)
+	if err != nil || class == mail.Delivered {
+		return nil
+	}
+	scope, _ := mail.ParseScope(o.Scope) // of none: it reached no further than the message
+	a := Advice(provider.Advise(mail.Outcome{Class: class, Scope: scope, Cause: mail.Cause(o.Cause), Step: o.Step, Code: o.Code, Enhanced: o.Enhanced}))
+	return &a
 }

@@ -36,10 +36,6 @@ func waitsForTime(class string, until time.Time) string {
 	switch class {
 	case "":
 		return "It waits for its time, " + at + " (send_at)."
-	case mail.Configuration.String():
-		return "It waits until the provider's settings are put right, and is tried again from " + at + "; the reply of the last attempt says what is wrong."
-	case mail.Throttled.String():
-		return "The provider asked us to slow down: it is tried again from " + at + "."
 	}
 	return "The last attempt came to " + class + ": it is tried again from " + at + "."
 }
@@ -94,7 +90,11 @@ func obstacle(o *queue.Outlook) string {
 		}
 		return fmt.Sprintf("%s is paused until %s%s: %q.", mailOf(o), instant(o.Until), by, o.Silence.Reason)
 	case queue.WaitsForHold:
-		return fmt.Sprintf("%s is held until %s: %s.", mailOf(o), instant(o.Until), holdWords(o.Silence.Reason))
+		until := "until " + instant(o.Until) + ", when one message is tried"
+		if o.Silence.Trying {
+			until = "while one message is being tried"
+		}
+		return fmt.Sprintf("%s is held %s: %s.", mailOf(o), until, holdWords(o.Silence.Reason))
 	case queue.WaitsForLimit:
 		if o.Until.IsZero() {
 			return fmt.Sprintf("The limit of %s is used up by what is being sent.", limitWords(string(o.Limit)))

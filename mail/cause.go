@@ -4,7 +4,7 @@ package mail
 // of the API: a cause keeps its name. The zero value says that nothing more is known.
 type Cause string
 
-// The causes.
+// The causes. What each means to people stands in package provider.
 const (
 	// What settings or the provider's administrator have to put right.
 	HostNotFound       Cause = "host_not_found"
@@ -21,21 +21,23 @@ const (
 	SenderRefused      Cause = "sender_refused"    // the server does not take this sender
 	SenderBlocked      Cause = "sender_blocked"    // blocked for what it has sent
 	MailboxFull        Cause = "mailbox_full"      // the sending mailbox
-	// We are too fast.
+	// We are too fast, or were.
 	TooManyConnections Cause = "too_many_connections"
 	RateExceeded       Cause = "rate_exceeded"
 	QuotaExceeded      Cause = "quota_exceeded"        // of the mailbox, for up to a day
 	TenantQuota        Cause = "tenant_quota_exceeded" // of the whole tenant, for up to a day
+	TenantBlocked      Cause = "tenant_blocked"        // the whole tenant, for what it has sent
 	SenderThrottled    Cause = "sender_throttled"      // locked out because of many failing messages
 	// One recipient, or one message.
-	RecipientThrottled Cause = "recipient_throttled"
+	RecipientThrottled Cause = "recipient_throttled" // others write to the same mailbox, too
 	TooManyRecipients  Cause = "too_many_recipients" // at once
+	AddressInvalid     Cause = "address_invalid"     // it can't be written in a command
 	TooLarge           Cause = "too_large"
 	NotASCII           Cause = "not_ascii" // the server takes ASCII only
 	// Ours.
 	LimitTooSmall Cause = "limit_too_small" // the message takes more of a limit than it allows in all
 	Unreadable    Cause = "unreadable"      // our own record or content
 	Fault         Cause = "fault"           // of Postroom; its log says more
-	Stopped       Cause = "stopped"         // the worker was asked to stop
+	Stopped       Cause = "stopped"         // the worker had to stop, and nothing was handed over
 	WorkerGone    Cause = "worker_gone"     // the worker died in the attempt
 )

@@ -151,11 +151,21 @@ func (s Scope) String() string {
 	return scopeNames[ScopeMessage]
 }
 
+// ParseScope is the inverse of Scope.String; an unknown name is an error and ScopeMessage.
+func ParseScope(name string) (Scope, error) {
+	for i, n := range scopeNames {
+		if n == name {
+			return Scope(i), nil
+		}
+	}
+	return ScopeMessage, fmt.Errorf("mail: no scope is named %q", name)
+}
+
 // Outcome is what one attempt came to for one recipient.
 type Outcome struct {
 	Class Class
 	Scope Scope
-	// Cause says more, where class, scope and code do not tell enough; may be empty.
+	// Cause says why, where class, scope, step and code do not tell enough; may be empty.
 	Cause Cause
 	// Step is where it was decided: "dial", "tls", "greeting", "ehlo", "auth", "mail", "rcpt", "data", "body", "render".
 	Step string

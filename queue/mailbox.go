@@ -47,9 +47,10 @@ type Silence struct {
 	Reason string
 	// By is who asked for a pause; "" of a hold.
 	By string
-	// Since is when it began: a hold with the first of the refusals in a row. Until is when it ends by itself; a hold whose Until
-	// has passed is in doubt: one message is tried, to see whether it is over.
+	// Since is when it began: a hold with the first of the refusals in a row. Until is when it ends by itself.
 	Since, Until time.Time
+	// Trying says that a hold's time is over, and one message is tried to see whether the hold is.
+	Trying bool
 	// Refusals counts the refusals in a row that led to a hold.
 	Refusals int
 	// Last is the refusal that led to a hold, without its words.
@@ -176,8 +177,10 @@ func (q *Queue) state(ctx context.Context, key string) (*state, error) {
 		if s.pause != nil && (m.Pause == nil || s.pause.Until.After(m.Pause.Until)) {
 			m.Pause = s.pause
 		}
-		if s.books[m.Key], err = throttle.Read(ctx, q.redis, q.prefix, m.Key, s.limits); err != nil {
-			return nil, err
+		if m.Account == "" {
+			if s.books[m.Key], err = throttle.Read(ctx, q.redis, q.prefix, m.Key, s.limits); err != nil {
+				return nil, err
+			}
 		}
 		s.mailboxes = append(s.mailboxes, m)
 	}
@@ -192,7 +195,7 @@ func (q *Queue) state(ctx context.Context, key string) (*state, error) {
 // show whether it is.
 func holdOf(f []string, now time.Time, all, work bool) (hold, pause *Silence) {
 	if until := unixMilli(f[0]); until.After(now) || work && !until.IsZero() {
-		hold = &Silence{Reason: f[1], Since: unixMilli(f[2]), Until: until, Refusals: atoi(f[3]), All: all}
+		hold = &Silence{Reason: f[1], Since: unixMilli(f[2]), Until: until, Refusals: atoi(f[3]), Trying: !until.After(now), All: all}
 		hold.Last, _ = parseGroup(f[8])
 	}
 	if until := unixMilli(f[4]); until.After(now) {

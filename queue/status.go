@@ -21,7 +21,8 @@ type MessageStatus struct {
 	State   State
 	// Accepted is when it was handed in; Finished when it was delivered, cancelled, expired or failed (else zero).
 	Accepted, Finished time.Time
-	// Requeued is when it was last taken out of the failed store, if it ever was (else zero).
+	// Requeued is when it was last taken out of the failed store, if it ever was (else zero). It is kept as long as the message
+	// is open or failed.
 	Requeued time.Time
 	// Due is when it goes at the earliest, if it waits for a time: send_at or a retry (else zero).
 	Due time.Time

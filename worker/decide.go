@@ -2,7 +2,6 @@ package worker
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/postroom/postroom/mail"
@@ -87,7 +86,7 @@ func crowded(outcomes []mail.Outcome) bool {
 			took = true
 		case mail.Permanent:
 		case mail.Temporary:
-			if o.Step != "rcpt" || o.Code != 452 && o.Code != 552 || o.Enhanced != "" && !strings.HasSuffix(o.Enhanced, ".5.3") {
+			if o.Cause != mail.TooManyRecipients && (o.Step != "rcpt" || o.Code != 452 || o.Enhanced != "") {
 				return false
 			}
 			left = true

@@ -60,7 +60,7 @@ func TestEachClassInEachScope(t *testing.T) {
 func TestMixturesOfRecipients(t *testing.T) {
 	d, x, tmp, u := outcome(mail.Delivered, rcp), outcome(mail.Permanent, rcp), outcome(mail.Temporary, rcp), outcome(mail.Unknown, o1)
 	h, c, n := outcome(mail.Throttled, box), outcome(mail.Configuration, box), outcome(mail.Temporary, prv)
-	crowd := mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeRecipient, Step: "rcpt", Code: 452, Enhanced: "4.5.3"}
+	crowd := mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeRecipient, Cause: mail.TooManyRecipients, Step: "rcpt", Code: 452, Enhanced: "4.5.3"}
 	asked := h
 	asked.RetryAfter = 90 * time.Second
 	hold := func(p *policy) { p.onUnknown = queue.Hold }

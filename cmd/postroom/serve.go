@@ -248,7 +248,7 @@ func (s *server) prepareWorker(ctx context.Context) error {
 	w := worker.New(worker.Options{Sender: sender, Provider: string(settings.Kind), From: settings.Sender,
 		Schedules: schedules, OnUnknown: unknown, Logger: s.log, Registerer: s.registry})
 	s.consumer = s.queue.NewConsumer(queue.ConsumerOptions{
-		Handle: w.HandleTurn, ProviderVersion: version, Concurrency: cfg.Worker.Concurrency,
+		Handle: w.HandleTurn, Verifies: w.Verifies(), ProviderVersion: version, Concurrency: cfg.Worker.Concurrency,
 		AlertConcurrency: cfg.Worker.AlertConcurrency, AttemptTimeout: cfg.Worker.AttemptTimeout,
 		Grace: cfg.Worker.ShutdownTimeout, OnUnknown: unknown, CacheBytes: int(cfg.Worker.ContentCacheBytes),
 	})
@@ -279,6 +279,9 @@ func (s *server) prepareHTTP() error {
 	cfg := s.config
 	o := admin.Options{Queue: s.queue, MaxBodyBytes: cfg.HTTP.MaxBodyBytes, Gatherer: s.registry, Registerer: s.registry,
 		Version: version(), Logger: s.log}
+	if cfg.Provider != nil {
+		o.Sender = cfg.Provider.Sender
+	}
 	if s.consumer != nil {
 		o.Ready = s.consumer.Ready
 	}

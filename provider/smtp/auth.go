@@ -42,7 +42,7 @@ const markLength = 6
 // authenticate logs in (RFC 4954). Without TLS only if the settings allow it, on loopback too.
 func (a *account) authenticate(c *conn) error {
 	if !c.encrypted() && !a.allowCleartext {
-		return ours(mail.Configuration, stepAuth, "no login without TLS unless allow_cleartext is set")
+		return ours(mail.Configuration, stepAuth, "no login without TLS unless allow_cleartext is set").because(mail.CleartextLogin)
 	}
 	var mechanism sasl.Client
 	switch {
@@ -51,9 +51,9 @@ func (a *account) authenticate(c *conn) error {
 	case c.ext.offers(sasl.Login):
 		mechanism = &loginClient{username: a.username, password: a.password}
 	case len(c.ext.auth) == 0:
-		return ours(mail.Configuration, stepAuth, "the server does not offer AUTH")
+		return ours(mail.Configuration, stepAuth, "the server does not offer AUTH").because(mail.AuthMissing)
 	default:
-		return ours(mail.Configuration, stepAuth, "the server offers neither PLAIN nor LOGIN: "+strings.Join(c.ext.auth, " "))
+		return ours(mail.Configuration, stepAuth, "the server offers neither PLAIN nor LOGIN: "+strings.Join(c.ext.auth, " ")).because(mail.AuthMissing)
 	}
 	r, err := exchange(c, mechanism)
 	if err != nil {
@@ -87,7 +87,7 @@ func exchange(c *conn, mechanism sasl.Client) (reply, error) {
 		response, err := mechanism.Next(challenge)
 		if err != nil {
 			c.dead = true
-			return reply{}, ours(mail.Configuration, stepAuth, "the server asked for more than "+name+" has to say")
+			return reply{}, ours(mail.Configuration, stepAuth, "the server asked for more than "+name+" has to say").because(mail.AuthMissing)
 		}
 		line = base64.StdEncoding.EncodeToString(response)
 	}

@@ -34,6 +34,12 @@ func ours(class mail.Class, step, words string) *fault {
 	return &fault{Outcome: mail.Outcome{Class: class, Scope: scopeOf(step), Step: step, Reply: printable(words)}}
 }
 
+// because names the cause of a fault of ours.
+func (f *fault) because(c mail.Cause) *fault {
+	f.Cause = c
+	return f
+}
+
 // conn is one connection to the server. One attempt at a time uses it; only interrupt comes from elsewhere.
 type conn struct {
 	raw  net.Conn // deadlines are set here

@@ -461,11 +461,12 @@ func TestAddressesThatWouldBreakOut(t *testing.T) {
 			is(t, o, mail.Delivered, stepBody, 250)
 		} else {
 			is(t, o, mail.Permanent, stepRcpt, 0)
+			because(t, o, mail.AddressInvalid)
 		}
 	}
 	d := delivery("ada@example.org")
 	d.Message.From.Address = "a>\r\nRSET@b"
-	if out, err := r.Send(t.Context(), d); err != nil || out[0].Class != mail.Permanent || out[0].Step != stepMail {
+	if out, err := r.Send(t.Context(), d); err != nil || out[0].Class != mail.Permanent || out[0].Step != stepMail || out[0].Cause != mail.AddressInvalid {
 		t.Errorf("got %v, %v for a bad sender", out, err)
 	}
 }
@@ -480,25 +481,26 @@ func TestExtensions(t *testing.T) {
 		to     string
 		class  mail.Class
 		step   string
+		cause  mail.Cause
 	}{
 		{"8BITMIME is declared", "S: 250-mx\nS: 250 8BITMIME\nC: MAIL FROM:<reports@example.com> BODY=8BITMIME\nS: 250 fine\nC: RCPT TO:<ada@example.org>\n" + accept,
-			text{raw: latin}, "ada@example.org", mail.Delivered, stepBody},
+			text{raw: latin}, "ada@example.org", mail.Delivered, stepBody, ""},
 		{"8BITMIME is not declared for ASCII", "S: 250-mx\nS: 250 8BITMIME\nC: MAIL FROM:<reports@example.com>\nS: 250 fine\nC: RCPT TO:<ada@example.org>\n" + accept,
-			text{raw: body}, "ada@example.org", mail.Delivered, stepBody},
-		{"8-bit is not offered", "S: 250 mx", text{raw: latin}, "ada@example.org", mail.Permanent, stepMail},
+			text{raw: body}, "ada@example.org", mail.Delivered, stepBody, ""},
+		{"8-bit is not offered", "S: 250 mx", text{raw: latin}, "ada@example.org", mail.Permanent, stepMail, mail.NotASCII},
 		{"SMTPUTF8 for the header", "S: 250-mx\nS: 250 SMTPUTF8\nC: MAIL FROM:<reports@example.com> SMTPUTF8\nS: 250 fine\nC: RCPT TO:<ada@example.org>\n" + accept,
-			text{raw: body, utf8: true}, "ada@example.org", mail.Delivered, stepBody},
+			text{raw: body, utf8: true}, "ada@example.org", mail.Delivered, stepBody, ""},
 		{"SMTPUTF8 for a recipient", "S: 250-mx\nS: 250 SMTPUTF8\nC: MAIL FROM:<reports@example.com> SMTPUTF8\nS: 250 fine\nC: RCPT TO:<jürgen@example.org>\n" + accept,
-			text{raw: body}, "jürgen@example.org", mail.Delivered, stepBody},
+			text{raw: body}, "jürgen@example.org", mail.Delivered, stepBody, ""},
 		{"SMTPUTF8 is offered and not needed", "S: 250-mx\nS: 250 SMTPUTF8\nC: MAIL FROM:<reports@example.com>\nS: 250 fine\nC: RCPT TO:<ada@example.org>\n" + accept,
-			text{raw: body}, "ada@example.org", mail.Delivered, stepBody},
-		{"SMTPUTF8 is needed and not offered", "S: 250 mx", text{raw: body, utf8: true}, "ada@example.org", mail.Permanent, stepMail},
-		{"SMTPUTF8 is needed by one recipient and not offered", "S: 250 mx", text{raw: body}, "jürgen@example.org", mail.Permanent, stepRcpt},
+			text{raw: body}, "ada@example.org", mail.Delivered, stepBody, ""},
+		{"SMTPUTF8 is needed and not offered", "S: 250 mx", text{raw: body, utf8: true}, "ada@example.org", mail.Permanent, stepMail, mail.NotASCII},
+		{"SMTPUTF8 is needed by one recipient and not offered", "S: 250 mx", text{raw: body}, "jürgen@example.org", mail.Permanent, stepRcpt, mail.NotASCII},
 		{"SIZE is told", fmt.Sprintf("S: 250-mx\nS: 250 SIZE\nC: MAIL FROM:<reports@example.com> SIZE=%d\nS: 250 fine\nC: RCPT TO:<ada@example.org>\n", len(body)) + accept,
-			text{raw: body}, "ada@example.org", mail.Delivered, stepBody},
-		{"SIZE is exceeded", fmt.Sprintf("S: 250-mx\nS: 250 SIZE %d", len(body)-1), text{raw: body}, "ada@example.org", mail.Permanent, stepMail},
+			text{raw: body}, "ada@example.org", mail.Delivered, stepBody, ""},
+		{"SIZE is exceeded", fmt.Sprintf("S: 250-mx\nS: 250 SIZE %d", len(body)-1), text{raw: body}, "ada@example.org", mail.Permanent, stepMail, mail.TooLarge},
 		{"SIZE is just met", fmt.Sprintf("S: 250-mx\nS: 250 SIZE %d\nC: MAIL FROM:<reports@example.com> SIZE=%d\nS: 250 fine\nC: RCPT TO:<ada@example.org>\n", len(body), len(body)) + accept,
-			text{raw: body}, "ada@example.org", mail.Delivered, stepBody},
+			text{raw: body}, "ada@example.org", mail.Delivered, stepBody, ""},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			r := newRig(t, nil, greeting+v.script)
@@ -507,7 +509,9 @@ func TestExtensions(t *testing.T) {
 			if v.class == mail.Delivered {
 				code = 250
 			}
-			is(t, r.send(t, v.to)[0], v.class, v.step, code)
+			o := r.send(t, v.to)[0]
+			is(t, o, v.class, v.step, code)
+			because(t, o, v.cause)
 		})
 	}
 }

@@ -118,7 +118,7 @@ func (s *Sender) hello(c *conn) error {
 // what an attacker in the middle would do.
 func (s *Sender) startTLS(c *conn) error {
 	if !c.ext.startTLS {
-		return ours(mail.Configuration, stepTLS, "the server does not offer STARTTLS")
+		return ours(mail.Configuration, stepTLS, "the server does not offer STARTTLS").because(mail.StartTLSMissing)
 	}
 	r, err := c.command(stepTLS, c.t.Command, "STARTTLS")
 	if err != nil {
@@ -152,7 +152,7 @@ func (s *Sender) encrypt(c *conn) error {
 func dialFault(err error) *fault {
 	var dns *net.DNSError
 	if errors.As(err, &dns) && dns.IsNotFound && !dns.IsTemporary {
-		return ours(mail.Configuration, stepDial, "no such host: "+dns.Name)
+		return ours(mail.Configuration, stepDial, "no such host: "+dns.Name).because(mail.HostNotFound)
 	}
 	if timedOut(err) || errors.Is(err, context.DeadlineExceeded) {
 		return ours(mail.Temporary, stepDial, "timed out")
@@ -170,15 +170,15 @@ func tlsFault(err error) *fault {
 	)
 	switch {
 	case errors.As(err, &untrusted):
-		return ours(mail.Configuration, stepTLS, "the server's certificate is not valid: "+untrusted.Err.Error())
+		return ours(mail.Configuration, stepTLS, "the server's certificate is not valid: "+untrusted.Err.Error()).because(mail.CertificateInvalid)
 	case errors.As(err, &notTLS):
-		return ours(mail.Configuration, stepTLS, "the server does not speak TLS on this port")
+		return ours(mail.Configuration, stepTLS, "the server does not speak TLS on this port").because(mail.TLSNotSpoken)
 	case errors.As(err, &op) && op.Op == "remote error":
-		return ours(mail.Configuration, stepTLS, "the server refused the TLS handshake: "+op.Err.Error())
+		return ours(mail.Configuration, stepTLS, "the server refused the TLS handshake: "+op.Err.Error()).because(mail.TLSRefused)
 	case errors.As(err, &op) && op.Op == "local error":
-		return ours(mail.Configuration, stepTLS, "the TLS handshake failed: "+op.Err.Error())
+		return ours(mail.Configuration, stepTLS, "the TLS handshake failed: "+op.Err.Error()).because(mail.TLSRefused)
 	case timedOut(err), errors.As(err, &op), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe):
 		return ours(mail.Temporary, stepTLS, "during the TLS handshake: "+plain(err))
 	}
-	return ours(mail.Configuration, stepTLS, err.Error())
+	return ours(mail.Configuration, stepTLS, err.Error()).because(mail.TLSRefused)
 }

@@ -24,12 +24,12 @@ func (s *Sender) prepare(d *provider.Delivery) *transaction {
 		t.from = s.from
 	}
 	if fault := badPath(t.from); fault != "" {
-		t.settle(ours(mail.Permanent, stepMail, "the sender's address "+fault).Outcome)
+		t.settle(ours(mail.Permanent, stepMail, "the sender's address "+fault).because(mail.AddressInvalid).Outcome)
 		return t
 	}
 	for i, a := range d.Recipients {
 		if fault := badPath(a.Address); fault != "" {
-			t.outcomes[i] = ours(mail.Permanent, stepRcpt, "the address "+fault).Outcome
+			t.outcomes[i] = ours(mail.Permanent, stepRcpt, "the address "+fault).because(mail.AddressInvalid).Outcome
 		}
 	}
 	if err := t.render(s.compose, d.Message); err != nil {

@@ -124,6 +124,14 @@ func (r *rig) send(t *testing.T, to ...string) []mail.Outcome {
 	return out
 }
 
+// because checks an outcome's cause.
+func because(t *testing.T, o mail.Outcome, cause mail.Cause) {
+	t.Helper()
+	if o.Cause != cause {
+		t.Errorf("the cause of %q is %q, want %q", o.Reply, o.Cause, cause)
+	}
+}
+
 // is checks an outcome's class, step and code.
 func is(t *testing.T, o mail.Outcome, class mail.Class, step string, code int) {
 	t.Helper()

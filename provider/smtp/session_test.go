@@ -156,23 +156,24 @@ func TestTLS(t *testing.T) {
 		step     string
 		code     int
 		says     string
+		cause    mail.Cause
 	}{
-		"from the first byte": {provider.SecurityTLS, "TLS\n" + greeting + "S: 250 mx\n" + one, nil, mail.Delivered, stepBody, 250, ""},
-		"STARTTLS":            {provider.SecurityStartTLS, start + "TLS\nC: EHLO client.example\nS: 250 mx\n" + one, nil, mail.Delivered, stepBody, 250, ""},
+		"from the first byte": {provider.SecurityTLS, "TLS\n" + greeting + "S: 250 mx\n" + one, nil, mail.Delivered, stepBody, 250, "", ""},
+		"STARTTLS":            {provider.SecurityStartTLS, start + "TLS\nC: EHLO client.example\nS: 250 mx\n" + one, nil, mail.Delivered, stepBody, 250, "", ""},
 		"STARTTLS is not offered": {provider.SecurityStartTLS, greeting + "S: 250-mx\nS: 250 SIZE", nil,
-			mail.Configuration, stepTLS, 0, "does not offer STARTTLS"},
+			mail.Configuration, stepTLS, 0, "does not offer STARTTLS", mail.StartTLSMissing},
 		"what came before TLS is discarded": {provider.SecurityStartTLS,
 			strings.Replace(start, "S: 220 go on", `RAW: "220 go on\r\n250-mx\r\n250 AUTH PLAIN\r\n"`, 1) + "TLS\nC: EHLO client.example\nS: 250 mx\n" + one,
-			nil, mail.Delivered, stepBody, 250, ""},
+			nil, mail.Delivered, stepBody, 250, "", ""},
 		"what came before TLS is discarded, and the extensions too": {provider.SecurityStartTLS,
 			strings.Replace(start, "S: 250-mx", "S: 250-mx\nS: 250-PIPELINING\nS: 250-SIZE 1", 1) + "TLS\nC: EHLO client.example\nS: 250 mx\n" + one,
-			nil, mail.Delivered, stepBody, 250, ""},
+			nil, mail.Delivered, stepBody, 250, "", ""},
 		"unknown CA": {provider.SecurityTLS, "NOTLS", func(_ *testing.T, r *rig) {
 			r.tls = tlsConfig(&provider.SMTPSettings{Host: "mx.example", MinTLS: "1.2"})
-		}, mail.Configuration, stepTLS, 0, "certificate signed by unknown authority"},
+		}, mail.Configuration, stepTLS, 0, "certificate signed by unknown authority", mail.CertificateInvalid},
 		"other name": {provider.SecurityStartTLS, start + "NOTLS", func(_ *testing.T, r *rig) {
 			r.tls.ServerName = "other.example"
-		}, mail.Configuration, stepTLS, 0, "not other.example"},
+		}, mail.Configuration, stepTLS, 0, "not other.example", mail.CertificateInvalid},
 		"expired": {provider.SecurityTLS, "NOTLS", func(t *testing.T, r *rig) {
 			now := time.Now()
 			config, caPEM, err := smtptest.CertificateValid(now.AddDate(-1, 0, 0), now.Add(-time.Hour), "mx.example")
@@ -181,21 +182,21 @@ func TestTLS(t *testing.T) {
 			}
 			r.peer.TLS = config
 			r.tls = tlsConfig(&provider.SMTPSettings{Host: "mx.example", MinTLS: "1.2", CAPEM: caPEM})
-		}, mail.Configuration, stepTLS, 0, "expired"},
+		}, mail.Configuration, stepTLS, 0, "expired", mail.CertificateInvalid},
 		"TLS too old": {provider.SecurityTLS, "NOTLS", func(_ *testing.T, r *rig) {
 			r.peer.TLS.MaxVersion = tls.VersionTLS11
-		}, mail.Configuration, stepTLS, 0, "protocol version"},
+		}, mail.Configuration, stepTLS, 0, "protocol version", mail.TLSRefused},
 		"1.3 is wanted": {provider.SecurityTLS, "NOTLS", func(_ *testing.T, r *rig) {
 			r.peer.TLS.MaxVersion = tls.VersionTLS12
 			r.tls.MinVersion = tlsVersions["1.3"]
-		}, mail.Configuration, stepTLS, 0, "protocol version"},
+		}, mail.Configuration, stepTLS, 0, "protocol version", mail.TLSRefused},
 		"1.0 is allowed": {provider.SecurityTLS, "TLS\n" + greeting + "S: 250 mx\n" + one, func(_ *testing.T, r *rig) {
 			r.peer.TLS.MinVersion, r.peer.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
 			r.tls.MinVersion = tlsVersions["1.0"]
-		}, mail.Delivered, stepBody, 250, ""},
-		"no TLS on this port": {provider.SecurityTLS, `RAW: "220 mx.example ESMTP ready\r\n"`, nil, mail.Configuration, stepTLS, 0, "does not speak TLS"},
-		"silent":              {provider.SecurityTLS, "SILENCE", nil, mail.Temporary, stepTLS, 0, "timed out"},
-		"closed":              {provider.SecurityTLS, "CLOSE", nil, mail.Temporary, stepTLS, 0, ""},
+		}, mail.Delivered, stepBody, 250, "", ""},
+		"no TLS on this port": {provider.SecurityTLS, `RAW: "220 mx.example ESMTP ready\r\n"`, nil, mail.Configuration, stepTLS, 0, "does not speak TLS", mail.TLSNotSpoken},
+		"silent":              {provider.SecurityTLS, "SILENCE", nil, mail.Temporary, stepTLS, 0, "timed out", ""},
+		"closed":              {provider.SecurityTLS, "CLOSE", nil, mail.Temporary, stepTLS, 0, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -205,6 +206,7 @@ func TestTLS(t *testing.T) {
 				}
 				o := r.send(t, "ada@example.org")[0]
 				is(t, o, v.class, v.step, v.code)
+				because(t, o, v.cause)
 				if !strings.Contains(o.Reply, v.says) {
 					t.Errorf("reply %q does not say %q", o.Reply, v.says)
 				}
@@ -225,32 +227,34 @@ func TestAuth(t *testing.T) {
 		class  mail.Class
 		step   string
 		code   int
+		cause  mail.Cause
 	}{
-		{"PLAIN", "S: 250-mx\nS: 250 AUTH LOGIN PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 235 welcome\n" + one, mail.Delivered, stepBody, 250},
-		{"LOGIN", "S: 250-mx\nS: 250 AUTH XOAUTH2 LOGIN\n" + login + "S: 235 welcome\n" + one, mail.Delivered, stepBody, 250},
-		{"LOGIN as old servers offer it", "S: 250-mx\nS: 250 AUTH=LOGIN\n" + login + "S: 235 welcome\n" + one, mail.Delivered, stepBody, 250},
+		{"PLAIN", "S: 250-mx\nS: 250 AUTH LOGIN PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 235 welcome\n" + one, mail.Delivered, stepBody, 250, ""},
+		{"LOGIN", "S: 250-mx\nS: 250 AUTH XOAUTH2 LOGIN\n" + login + "S: 235 welcome\n" + one, mail.Delivered, stepBody, 250, ""},
+		{"LOGIN as old servers offer it", "S: 250-mx\nS: 250 AUTH=LOGIN\n" + login + "S: 235 welcome\n" + one, mail.Delivered, stepBody, 250, ""},
 		{"LOGIN with other words", "S: 250-mx\nS: 250 AUTH LOGIN\n" + strings.NewReplacer(b64("Username:"), b64("User Name"), b64("Password:"), "!").Replace(login) +
-			"S: 235 welcome\n" + one, mail.Delivered, stepBody, 250},
-		{"LOGIN asks a third time", "S: 250-mx\nS: 250 AUTH LOGIN\n" + login + "S: 334 more\nEOF", mail.Configuration, stepAuth, 0},
-		{"PLAIN asks", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 334 more\nEOF", mail.Configuration, stepAuth, 0},
-		{"wrong password", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 535 5.7.8 wrong", mail.Configuration, stepAuth, 535},
-		{"wrong password with LOGIN", "S: 250-mx\nS: 250 AUTH LOGIN\n" + login + "S: 535 5.7.8 wrong", mail.Configuration, stepAuth, 535},
-		{"too weak", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 534 5.7.9 too weak", mail.Configuration, stepAuth, 534},
-		{"later", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 454 4.7.0 later", mail.Temporary, stepAuth, 454},
-		{"throttled", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 454 Throttling failure: Maximum sending rate exceeded.", mail.Throttled, stepAuth, 454},
-		{"other mechanisms only", "S: 250-mx\nS: 250 AUTH XOAUTH2 GSSAPI", mail.Configuration, stepAuth, 0},
-		{"not offered", "S: 250 mx", mail.Configuration, stepAuth, 0},
-		{"wanted, at MAIL", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 235 welcome\n" + mailFrom + "S: 530 5.7.0 log in", mail.Configuration, stepMail, 530},
-		{"line repeated", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 500 5.5.1 what is AUTH PLAIN " + authPlain, mail.Configuration, stepAuth, 500},
-		{"line repeated in part", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 500 5.5.1 what is AUTH PLAIN " + authPlain[:30], mail.Configuration, stepAuth, 500},
-		{"line repeated in capitals", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 500 5.5.1 what is " + strings.ToUpper(authPlain), mail.Configuration, stepAuth, 500},
-		{"password repeated", "S: 250-mx\nS: 250 AUTH LOGIN\n" + login + "S: 535 5.7.8 wrong: " + password, mail.Configuration, stepAuth, 535},
-		{"password repeated as sent", "S: 250-mx\nS: 250 AUTH LOGIN\n" + login + "S: 535 5.7.8 wrong: " + b64(password), mail.Configuration, stepAuth, 535},
+			"S: 235 welcome\n" + one, mail.Delivered, stepBody, 250, ""},
+		{"LOGIN asks a third time", "S: 250-mx\nS: 250 AUTH LOGIN\n" + login + "S: 334 more\nEOF", mail.Configuration, stepAuth, 0, mail.AuthMissing},
+		{"PLAIN asks", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 334 more\nEOF", mail.Configuration, stepAuth, 0, mail.AuthMissing},
+		{"wrong password", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 535 5.7.8 wrong", mail.Configuration, stepAuth, 535, mail.Credentials},
+		{"wrong password with LOGIN", "S: 250-mx\nS: 250 AUTH LOGIN\n" + login + "S: 535 5.7.8 wrong", mail.Configuration, stepAuth, 535, mail.Credentials},
+		{"too weak", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 534 5.7.9 too weak", mail.Configuration, stepAuth, 534, mail.LoginDisabled},
+		{"later", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 454 4.7.0 later", mail.Temporary, stepAuth, 454, ""},
+		{"throttled", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 454 Throttling failure: Maximum sending rate exceeded.", mail.Throttled, stepAuth, 454, mail.RateExceeded},
+		{"other mechanisms only", "S: 250-mx\nS: 250 AUTH XOAUTH2 GSSAPI", mail.Configuration, stepAuth, 0, mail.AuthMissing},
+		{"not offered", "S: 250 mx", mail.Configuration, stepAuth, 0, mail.AuthMissing},
+		{"wanted, at MAIL", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 235 welcome\n" + mailFrom + "S: 530 5.7.0 log in", mail.Configuration, stepMail, 530, mail.NotAuthenticated},
+		{"line repeated", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 500 5.5.1 what is AUTH PLAIN " + authPlain, mail.Configuration, stepAuth, 500, mail.AuthMissing},
+		{"line repeated in part", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 500 5.5.1 what is AUTH PLAIN " + authPlain[:30], mail.Configuration, stepAuth, 500, mail.AuthMissing},
+		{"line repeated in capitals", "S: 250-mx\nS: 250 AUTH PLAIN\nC: AUTH PLAIN " + authPlain + "\nS: 500 5.5.1 what is " + strings.ToUpper(authPlain), mail.Configuration, stepAuth, 500, mail.AuthMissing},
+		{"password repeated", "S: 250-mx\nS: 250 AUTH LOGIN\n" + login + "S: 535 5.7.8 wrong: " + password, mail.Configuration, stepAuth, 535, mail.Credentials},
+		{"password repeated as sent", "S: 250-mx\nS: 250 AUTH LOGIN\n" + login + "S: 535 5.7.8 wrong: " + b64(password), mail.Configuration, stepAuth, 535, mail.Credentials},
 	} {
 		t.Run(v.name, func(t *testing.T) {
 			r := newRig(t, []change{basic}, greeting+v.script)
 			o := r.send(t, "ada@example.org")[0]
 			is(t, o, v.class, v.step, v.code)
+			because(t, o, v.cause)
 			for _, secret := range []string{password, authPlain[:10], b64(password)[:10]} {
 				if strings.Contains(strings.ToLower(o.Reply), strings.ToLower(secret)) {
 					t.Errorf("the reply shows a secret: %q", o.Reply)
@@ -264,7 +268,9 @@ func TestNoLoginInClearText(t *testing.T) {
 	// Validate keeps such settings out; this is the client's own look.
 	r := newRig(t, []change{basic}, greeting+"S: 250-mx\nS: 250 AUTH PLAIN\n")
 	r.account.allowCleartext = false
-	is(t, r.send(t, "ada@example.org")[0], mail.Configuration, stepAuth, 0)
+	o := r.send(t, "ada@example.org")[0]
+	is(t, o, mail.Configuration, stepAuth, 0)
+	because(t, o, mail.CleartextLogin)
 }
 
 func TestPrintingASenderShowsNoPassword(t *testing.T) {
@@ -280,14 +286,15 @@ func TestDialFaults(t *testing.T) {
 	for _, v := range []struct {
 		err   error
 		class mail.Class
+		cause mail.Cause
 	}{
-		{&net.DNSError{Err: "no such host", Name: "mx.example", IsNotFound: true}, mail.Configuration},
-		{&net.DNSError{Err: "server misbehaving", Name: "mx.example", IsTemporary: true}, mail.Temporary},
-		{&net.DNSError{Err: "i/o timeout", Name: "mx.example", IsTimeout: true}, mail.Temporary},
-		{&net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("connection refused")}, mail.Temporary},
+		{&net.DNSError{Err: "no such host", Name: "mx.example", IsNotFound: true}, mail.Configuration, mail.HostNotFound},
+		{&net.DNSError{Err: "server misbehaving", Name: "mx.example", IsTemporary: true}, mail.Temporary, ""},
+		{&net.DNSError{Err: "i/o timeout", Name: "mx.example", IsTimeout: true}, mail.Temporary, ""},
+		{&net.OpError{Op: "dial", Net: "tcp", Err: fmt.Errorf("connection refused")}, mail.Temporary, ""},
 	} {
 		f := dialFault(&net.OpError{Op: "dial", Net: "tcp", Err: v.err})
-		if f.Class != v.class || f.Scope != mail.ScopeProvider || f.Step != stepDial {
+		if f.Class != v.class || f.Scope != mail.ScopeProvider || f.Step != stepDial || f.Cause != v.cause {
 			t.Errorf("%v: %+v", v.err, f.Outcome)
 		}
 	}

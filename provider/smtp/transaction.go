@@ -72,18 +72,18 @@ func (t *transaction) rset(c *conn) error {
 func (t *transaction) fits(ext *extensions) *fault {
 	switch {
 	case ext.maxSize > 0 && t.size > ext.maxSize:
-		return ours(mail.Permanent, stepMail, fmt.Sprintf("the message has %d bytes and the server takes %d at most", t.size, ext.maxSize))
+		return ours(mail.Permanent, stepMail, fmt.Sprintf("the message has %d bytes and the server takes %d at most", t.size, ext.maxSize)).because(mail.TooLarge)
 	case t.utf8 && !ext.utf8:
-		return ours(mail.Permanent, stepMail, "an address is not ASCII, and the server does not offer SMTPUTF8")
+		return ours(mail.Permanent, stepMail, "an address is not ASCII, and the server does not offer SMTPUTF8").because(mail.NotASCII)
 	case t.eightBit && !ext.eightBit:
-		return ours(mail.Permanent, stepMail, "the message is not ASCII, and the server does not offer 8BITMIME")
+		return ours(mail.Permanent, stepMail, "the message is not ASCII, and the server does not offer 8BITMIME").because(mail.NotASCII)
 	}
 	t.wire, t.accepted = t.wire[:0], t.accepted[:0]
 	for i, a := range t.recipients {
 		switch {
 		case t.outcomes[i].Step != "":
 		case !ascii(a.Address) && !ext.utf8:
-			t.outcomes[i] = ours(mail.Permanent, stepRcpt, "the address is not ASCII, and the server does not offer SMTPUTF8").Outcome
+			t.outcomes[i] = ours(mail.Permanent, stepRcpt, "the address is not ASCII, and the server does not offer SMTPUTF8").because(mail.NotASCII).Outcome
 		default:
 			t.wire = append(t.wire, i)
 		}

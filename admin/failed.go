@@ -1,0 +1,245 @@
+package admin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue"
+)
+
+// What requests about the failed store can meet.
+var (
+	withSelection = append(slices.Clip(always), malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, wrongMediaType)
+	withExport    = append(slices.Clip(withID), notFailed, noSender)
+)
+
+// inParts is part of every description of what works on a selection.
+const inParts = "One request does a part, in a few seconds: while the answer has next, repeat it with that as cursor. " +
+	"What fails meanwhile is not meant. A filter that is empty has to come with all, so that nobody means everything by mistake."
+
+func (h *handler) registerFailed() {
+	op := h.operation(Operator, http.MethodGet, "/v1/failed", "listFailed", "The messages that failed", always)
+	op.Description = "Those that fit everything that is given, newest first, with the last answer that kept them from being delivered."
+	huma.Register(h.api, op, h.listFailed)
+
+	op = h.operation(Operator, http.MethodPost, "/v1/failed/requeue", "requeueFailed", "Queue failed messages again", withSelection)
+	op.Description = "They go to all recipients who do not have them, those who were refused too: whoever requeues has put the cause right. " +
+		"Attempts count from now on, and an expires_at that has passed no longer counts. " + inParts
+	huma.Register(h.api, op, h.requeueFailed)
+	h.takes(op.Path, reflect.TypeFor[Selection]())
+
+	op = h.operation(Operator, http.MethodPost, "/v1/failed/delete", "deleteFailed", "Delete failed messages", withSelection)
+	op.Description = "With their content, and all else that is known of them. Their batches go on counting them as failed. " + inParts
+	huma.Register(h.api, op, h.deleteFailed)
+	h.takes(op.Path, reflect.TypeFor[Selection]())
+
+	op = h.operation(Operator, http.MethodGet, "/v1/failed/{id}/eml", "exportFailed", "A failed message as it would be sent", withExport)
+	op.Description = "An RFC 5322 message to save or to look at: with all its recipients but those of bcc, whom it never names."
+	op.Responses["200"] = emlResponse()
+	huma.Register(h.api, op, h.exportFailed)
+}
+
+type listFailedInput struct {
+	original
+	Kind      string   `query:"kind" enum:"alert,report,subscription" doc:"What they are for."`
+	Class     []string `query:"class,explode" nullable:"false" enum:"temporary,delivered,throttled,configuration,permanent,unknown" doc:"The class of the last attempt; given several times: any of these."`
+	Mailbox   string   `query:"mailbox" doc:"The sender's address; the provider's own finds messages that name no sender, too, and - finds only these."`
+	BatchID   string   `query:"batch_id" doc:"The batch they belong to."`
+	Recipient string   `query:"recipient" example:"@example.com" doc:"The address of somebody who does not have the message, or @ and a domain."`
+	Reply     string   `query:"reply" doc:"Part of the provider's words, or of its status code such as 5.1.1. Case does not count."`
+	ID        []string `query:"id,explode" nullable:"false" maxItems:"1000" doc:"The messages themselves; can be given several times."`
+	From      string   `query:"from" format:"date-time" doc:"They failed at this time or later."`
+	Until     string   `query:"until" format:"date-time" doc:"They failed before this time."`
+	Cursor    string   `query:"cursor" doc:"What the page before gave as next; left out: the first page."`
+	Limit     int      `query:"limit" default:"100" minimum:"1" maximum:"1000" doc:"How many a page has at most."`
+}
+
+type listFailedOutput struct{ Body FailedPage }
+
+func (h *handler) listFailed(ctx context.Context, in *listFailedInput) (*listFailedOutput, error) {
+	f, faults := in.filter().translate()
+	if faults = append(in.strays(), faults...); faults != nil {
+		return nil, badFilter("", faults, inQuery)
+	}
+	found, err := h.queue.Failed(ctx, f, in.Cursor, in.Limit)
+	if err != nil {
+		return nil, h.refusedFailed(ctx, err, "", inQuery)
+	}
+	page := FailedPage{Messages: make([]FailedMessage, len(found.Messages)),
+		Next: found.Next, Scanned: found.Scanned, Left: found.Left, Unreadable: found.Unreadable}
+	for i := range found.Messages {
+		page.Messages[i] = failedMessage(&found.Messages[i])
+	}
+	return &listFailedOutput{page}, nil
+}
+
+// filter gives what was asked for. The times are right: huma has looked at them.
+func (in *listFailedInput) filter() *FailedFilter {
+	f := &FailedFilter{Kind: mail.Kind(in.Kind), Classes: in.Class, Mailbox: in.Mailbox, BatchID: in.BatchID,
+		Recipient: in.Recipient, Reply: in.Reply, IDs: in.ID}
+	f.From, _ = time.Parse(time.RFC3339, in.From)
+	f.Until, _ = time.Parse(time.RFC3339, in.Until)
+	return f
+}
+
+// strays finds what huma passes over: a parameter without a value, as that of a script whose variable is not set, and one
+// that is there twice. The list would be another than was meant.
+func (in *listFailedInput) strays() []Fault {
+	var faults []Fault
+	query := in.request.URL.Query()
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		switch values := query[name]; {
+		case slices.Contains(values, ""):
+			faults = append(faults, Fault{"/" + name, "is empty: leave it out"})
+		case len(values) > 1 && name != "class" && name != "id":
+			faults = append(faults, Fault{"/" + name, "is there twice: remove one"})
+		}
+	}
+	return faults
+}
+
+// translate gives the filter as the queue takes it, or what is wrong with it, by JSON pointers into the filter.
+func (f *FailedFilter) translate() (queue.FailedFilter, []Fault) {
+	q := queue.FailedFilter{Kind: f.Kind, BatchID: f.BatchID, Reply: f.Reply, IDs: f.IDs, From: f.From, Until: f.Until}
+	var faults []Fault
+	fault := func(field, reason string) {
+		if len(faults) < mostFaults {
+			faults = append(faults, Fault{field, reason})
+		}
+	}
+	if f.Kind != "" && !f.Kind.Valid() {
+		fault("/kind", "is none of alert, report, subscription")
+	}
+	// A program that has come to an empty list means none, and not all.
+	const empty = "has nothing in it: name what is meant, or leave it out"
+	if f.Classes != nil && len(f.Classes) == 0 {
+		fault("/classes", empty)
+	}
+	for i, name := range f.Classes {
+		class, err := mail.ParseClass(name)
+		if err != nil {
+			fault("/classes/"+strconv.Itoa(i), "is none of "+classNames())
+		}
+		q.Classes = append(q.Classes, class)
+	}
+	if f.Mailbox != "" {
+		a, err := mail.ParseAddress(f.Mailbox)
+		if err != nil && f.Mailbox != "-" {
+			fault("/mailbox", "is not a sender's address, such as reports@example.com: messages are not found by the account they went through")
+		}
+		q.Mailbox = cmp.Or(a.Address, f.Mailbox)
+	}
+	if f.BatchID != "" && len(f.BatchID) != idLength {
+		fault("/batch_id", notAnID)
+	}
+	if f.Recipient != "" {
+		var err error
+		if q.Recipient, err = parseRecipient(f.Recipient); err != nil {
+			fault("/recipient", "is neither an address nor @ and a domain")
+		}
+	}
+	if f.IDs != nil && len(f.IDs) == 0 {
+		fault("/ids", empty)
+	}
+	for i, id := range f.IDs {
+		if len(id) != idLength {
+			fault("/ids/"+strconv.Itoa(i), notAnID)
+		}
+	}
+	return q, faults
+}
+
+const notAnID = "is not an id: that has 26 letters and digits"
+
+func classNames() string {
+	var names []string
+	for _, c := range mail.Classes() {
+		names = append(names, c.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+// parseRecipient reads an address, or "@" and a domain, and gives it as addresses are kept.
+func parseRecipient(s string) (string, error) {
+	domain, isDomain := strings.CutPrefix(strings.TrimSpace(s), "@")
+	if !isDomain {
+		a, err := mail.ParseAddress(s)
+		return a.Address, err
+	}
+	a, err := mail.ParseAddress("x@" + domain)
+	return "@" + a.Domain(), err
+}
+
+// inBody and inQuery say where the field of a filter, or the cursor, stands in a request.
+func inBody(field string) string {
+	if field == "/cursor" {
+		return field
+	}
+	return "/filter" + field
+}
+
+func inQuery(field string) string {
+	name := strings.Split(field, "/")[1]
+	switch name {
+	case "classes":
+		name = "class"
+	case "ids":
+		name = "id"
+	}
+	return "query." + name
+}
+
+// badFilter answers a filter with faults; begin is the beginning of its detail.
+func badFilter(begin string, faults []Fault, where func(field string) string) *Problem {
+	p := invalidRequest.problem(begin + "Correct what errors names.")
+	for _, f := range faults {
+		p.Errors = append(p.Errors, Fault{where(f.Location), f.Reason})
+	}
+	return p
+}
+
+// rejected gives the answer to what the queue finds wrong with a filter or a cursor; nil if err is about something else.
+func rejected(err error, begin string, where func(field string) string) *Problem {
+	var invalid *mail.Invalid
+	switch {
+	case errors.As(err, &invalid):
+		var faults []Fault
+		for _, p := range invalid.Problems {
+			faults = append(faults, Fault{p.Field, p.Reason})
+		}
+		return badFilter(begin, faults, where)
+	case errors.Is(err, queue.ErrCursor):
+		return badFilter(begin, []Fault{{"/cursor", "is not what an answer gave as next"}}, where)
+	}
+	return nil
+}
+
+// refusedFailed is refused for requests about the failed store.
+func (h *handler) refusedFailed(ctx context.Context, err error, begin string, where func(field string) string) error {
+	if p := rejected(err, begin, where); p != nil {
+		return p
+	}
+	return h.refused(ctx, err)
+}
+
+func failedMessage(m *queue.FailedMessage) FailedMessage {
+	f := FailedMessage{
+		ID: m.ID, BatchID: m.BatchID, Kind: m.Kind, Class: m.Class.String(), Mailbox: m.Mailbox, Accepted: m.Accepted, Failed: m.Failed,
+		Requeued: m.Requeued, Counted: m.Attempts, Recipients: make([]RecipientStatus, len(m.Recipients)), Last: outcomeOf(m.Last),
+	}
+	for i, r := range m.Recipients {
+		f.Recipients[i] = RecipientStatus(r)
+	}
+	return f
+}

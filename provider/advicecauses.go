@@ -1,0 +1,159 @@
+package provider
+
+import "github.com/postroom/postroom/mail"
+
+// Ends of remedies.
+const (
+	resume  = " Then `postroom mailbox resume ADDRESS` goes on at once."
+	restart = " Then restart Postroom."
+	requeue = " Then `postroom failed requeue ID` sends the message again."
+)
+
+// causes says what each cause means to people.
+var causes = map[mail.Cause]meaning{
+	mail.HostNotFound: {
+		"The mail server's name is not in the DNS.",
+		"Correct provider.smtp.host in postroom.yaml, or have the name put into the DNS that this machine asks." + restart,
+	},
+	mail.CertificateInvalid: {
+		"The mail server's certificate has expired, is for another name, or comes from an authority that this machine does not trust.",
+		"Have the certificate renewed; or set provider.smtp.host in postroom.yaml to a name that the certificate is for; or put your " +
+			"own authority's certificate into provider.smtp.ca_pem." + restart,
+	},
+	mail.TLSRefused: {
+		"Postroom and the mail server found no way to encrypt that both accept.",
+		"Have the server offer TLS 1.2 or later. Only if that can't be done, lower provider.smtp.min_tls in postroom.yaml: older " +
+			"versions can be broken open." + restart,
+	},
+	mail.TLSNotSpoken: {
+		"The mail server does not encrypt from the start on this port.",
+		"In postroom.yaml set provider.smtp.security to starttls (mostly with port 587), or provider.smtp.port to a port with TLS " +
+			"(mostly 465)." + restart,
+	},
+	mail.StartTLSMissing: {
+		"The mail server does not offer to encrypt the connection (STARTTLS), and Postroom sends nothing without.",
+		"In postroom.yaml set provider.smtp.port to the server's port for submission, mostly 587; or provider.smtp.security to tls " +
+			"for port 465. If the server used to offer it, see who could be changing the connection on its way." + restart,
+	},
+	mail.AuthMissing: {
+		"The mail server offers no login on this port, or none that suits the settings.",
+		"In postroom.yaml check provider.smtp.port and provider.smtp.security: logins are mostly offered on port 587 with starttls and " +
+			"on 465 with tls. If the server takes mail without a login, set provider.smtp.auth.method to none." + restart,
+	},
+	mail.CleartextLogin: {
+		"The connection is not encrypted, and the settings do not allow a login over it.",
+		"In postroom.yaml set provider.smtp.security to starttls or tls. Set provider.smtp.auth.allow_cleartext only if nobody can " +
+			"read the traffic." + restart,
+	},
+	mail.Credentials: {
+		"The provider refused the user name or the password.",
+		"Check provider.smtp.auth.username and provider.smtp.auth.password, and that the account is neither locked nor expired. Google " +
+			"wants an app password, Amazon SES its SMTP credentials; with Microsoft 365 also check in the Microsoft 365 admin center, " +
+			"Users, Active users, Mail, Manage email apps that the account may use Authenticated SMTP." + restart,
+	},
+	mail.LoginDisabled: {
+		"The account exists, but this way of logging in is switched off for it or for its organisation.",
+		"Microsoft 365: switch Authenticated SMTP on in the Microsoft 365 admin center (Users, Active users, the account, Mail, Manage " +
+			"email apps); it must not be off in the Exchange admin center (Settings, Mail flow), nor by security defaults or an " +
+			"authentication policy in Microsoft Entra. If the provider takes no passwords at all any more, use OAuth 2.0. " +
+			"Google: put an app password into provider.smtp.auth.password." + resume,
+	},
+	mail.NotAuthenticated: {
+		"The mail server wants a login, or an encrypted connection, before it takes mail.",
+		"In postroom.yaml set provider.smtp.auth to method basic with user name and password, and provider.smtp.security to starttls or " +
+			"tls. If the server is to take mail without a login, its administrator has to allow this machine's address." + restart,
+	},
+	mail.SendAsDenied: {
+		"The account that Postroom logs in with may not send with this sender's address.",
+		"Send with the account's own address (provider.sender.address in postroom.yaml, or from in the application). Or allow it: " +
+			"with Microsoft 365 in the Exchange admin center, Recipients, Mailboxes, the sender's mailbox, Delegation, Send as, which " +
+			"can take over an hour to work; elsewhere the server's administrator does it." + resume,
+	},
+	mail.SenderRefused: {
+		"The mail server does not take mail from this sender's address.",
+		"Correct the sender (provider.sender.address in postroom.yaml, or from in the application). Or have the server's " +
+			"administrator allow it; with Amazon SES and others a sender has to be verified first." + resume,
+	},
+	mail.SenderBlocked: {
+		"The provider has blocked this sender, mostly because what it sent looked like spam.",
+		"Find out what was sent with the account, and change its password if it was not you. Then have it unblocked: with Microsoft 365 " +
+			"in the Microsoft Defender portal, Email & collaboration, Review, Restricted entities." + resume,
+	},
+	mail.MailboxFull: {
+		"The sending mailbox is full, and as long as it is it can't send.",
+		"Delete mail in it, above all in Sent Items and Deleted Items, or give it more room." + resume,
+	},
+	mail.TooManyConnections: {
+		"The provider saw more connections or messages at once from this mailbox than it allows.",
+		"If this happens often, lower provider.limits.concurrency in postroom.yaml, and see what else sends with the same account.",
+	},
+	mail.RateExceeded: {
+		"Messages went out faster than the provider allows.",
+		"If this happens often, lower provider.limits.messages_per_minute in postroom.yaml, and see what else sends with the same account.",
+	},
+	mail.QuotaExceeded: {
+		"The mailbox has sent as much as the provider allows in a day.",
+		"It may send again within 24 hours. If this happens often, set provider.limits.recipients_per_day in postroom.yaml to what the " +
+			"provider allows, ask it for more, and see what else sends with the same account.",
+	},
+	mail.TenantQuota: {
+		"Your organisation as a whole has sent as much as the provider allows in a day.",
+		"It may send again within 24 hours. Microsoft shows the figures in the Exchange admin center, Reports, Mail flow, Tenant Outbound " +
+			"External Recipients; set provider.tenant_limits.recipients_per_day in postroom.yaml below them. With a sender of an " +
+			"onmicrosoft.com domain only a few outside recipients a day are allowed: use your own domain.",
+	},
+	mail.TenantBlocked: {
+		"The provider has blocked mail of your whole organisation, mostly because too much of it looked like spam.",
+		"Find out which account or server sent it and put that right, then ask the provider's support (Microsoft's, for Microsoft 365) to " +
+			"lift the block.",
+	},
+	mail.SenderThrottled: {
+		"The provider has locked the mailbox out for a time, because too many of its messages failed for the same reason.",
+		"Put that reason right first. Microsoft 365 tells it by the status code: 5.2.251 the sending mailbox is full, 5.2.252 the account " +
+			"may not use the sender, 5.2.253 its licence is not valid, 5.2.254 too many recipients, 5.2.255 recipients that are " +
+			"not valid. Do not resume the mailbox early: that can make it longer.",
+	},
+	mail.RecipientThrottled: {
+		"The recipient's mailbox is getting more mail at the moment than it can take.",
+		"",
+	},
+	mail.TooManyRecipients: {
+		"The mail server takes no more recipients of one message at once.",
+		"",
+	},
+	mail.AddressInvalid: {
+		"An address is not one that a mail server can be told.",
+		"Correct the address where it is kept, and hand the message in again.",
+	},
+	mail.TooLarge: {
+		"The message is larger than the mail server takes.",
+		"Hand it in again with smaller attachments, or with a link instead. Or have the server's limit raised." + requeue,
+	},
+	mail.NotASCII: {
+		"The message, or an address of it, has letters beyond plain ASCII, and the mail server takes none.",
+		"Use an address in plain ASCII, and hand the message in again. Or send through a mail server that takes such letters (8BITMIME " +
+			"and SMTPUTF8)." + requeue,
+	},
+	mail.LimitTooSmall: {
+		"The message takes more of one of the limits than that limit allows in all, so that it could never go.",
+		"Raise the limit, under provider.limits or provider.tenant_limits in postroom.yaml, and restart Postroom; or hand the message in " +
+			"again in smaller parts." + requeue,
+	},
+	mail.Unreadable: {
+		"Postroom could not read its own record of the message, or its content.",
+		"Look for the message's id in the log of the worker, which says what is wrong, and hand the message in again.",
+	},
+	mail.Fault: {
+		"A fault in Postroom stopped the attempt.",
+		"Look for the message's id in the log of the worker, and report what stands there to whoever maintains Postroom.",
+	},
+	mail.Stopped: {
+		"The worker had to stop before it handed anything over.",
+		"",
+	},
+	mail.WorkerGone: {
+		"The worker ended in the middle of the attempt.",
+		"See why the process ended: its log, or the machine's memory. If the message is in the failed store and did not arrive, " +
+			"`postroom failed requeue ID` sends it again.",
+	},
+}
