@@ -131,6 +131,7 @@ func showMailbox(w io.Writer, m *admin.Mailbox, now time.Time) error {
 	t := newFacts(w)
 	fmt.Fprintf(t, "%s\n\n", plain(m.Summary))
 	t.line("mailbox", m.Address)
+	t.line("account", m.Account)
 	t.line("pause", silenceText(m.Pause))
 	t.line("hold", silenceText(m.Hold))
 	t.line("backlog", fmt.Sprintf("%s: alerts %s, reports %s, subscriptions %s", thousands(m.Backlog.Total),
@@ -138,7 +139,22 @@ func showMailbox(w io.Writer, m *admin.Mailbox, now time.Time) error {
 	t.line("units", fmt.Sprintf("%d of %d in use", m.Units, m.Concurrency))
 	t.line("next at", instantText(m.Next))
 	t.line("through", throughText(m, now))
-	if len(m.Limits) == 0 {
+	if m.Hold != nil && m.Hold.Last != nil && m.Hold.Last.Advice != nil {
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		var b strings.Builder
+		b.WriteString("\nThe refusal that led to the hold (" + plain(outcomeReply(*m.Hold.Last)) + "):\n")
+		writeAdvice(&b, nil, m.Hold.Last.Advice, textWidth(w))
+		if _, err := io.WriteString(w, b.String()); err != nil {
+			return err
+		}
+	}
+	switch {
+	case m.Account != "":
+		fmt.Fprintf(t, "\nThe limits are those of the account: postroom mailbox explain %s\n", plain(m.Account))
+		return t.Flush()
+	case len(m.Limits) == 0:
 		fmt.Fprintf(t, "\nNo limits but the number of units.\n")
 		return t.Flush()
 	}
@@ -156,6 +172,9 @@ func silenceText(s *admin.Silence) string {
 		return ""
 	}
 	text := "until " + instantText(s.Until)
+	if s.Trying {
+		text = "one message is being tried"
+	}
 	if s.Scope == "everything" {
 		text = "everything, " + text
 	}

@@ -28,11 +28,11 @@ func newMessageShowCommand() *cobra.Command {
 		Use:   "show ID",
 		Short: "Show a message's state, recipients and attempts",
 		Long: `Show what became of a message: its state, why it waits and roughly when it goes, each recipient, and the last attempts with
-the provider's own words.
+the provider's own words. Of the last one it says what happened, what Postroom does about it, and what you can do.
 
 Delivered means that the provider took responsibility; a bounce may still follow.`,
 		Example: `  postroom message show 01JZ3Q8Y6M2V7T4K9RBC5XWDHE
-  postroom message show 01JZ3Q8Y6M2V7T4K9RBC5XWDHE --output json | jq .attempts`,
+  postroom message show 01JZ3Q8Y6M2V7T4K9RBC5XWDHE --output json | jq '.attempts[-1].outcomes[].advice'`,
 		Args: arguments("ID"),
 		RunE: func(c *cobra.Command, args []string) error {
 			client, err := n.connect()
@@ -168,16 +168,19 @@ func showAttempts(w io.Writer, m *admin.MessageStatus) error {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nThe last attempts, oldest first; %d counted towards giving up in all:\n", m.Counted)
-	for _, a := range m.Attempts {
+	for i, a := range m.Attempts {
 		took := time.Duration(a.Seconds * float64(time.Second)).Round(time.Millisecond)
 		fmt.Fprintf(&b, "\n%s, %s, worker %s\n", instantText(a.Begun), took, plain(a.Worker))
-		for _, o := range a.Outcomes {
+		for j, o := range a.Outcomes {
 			fmt.Fprintf(&b, "  %s\n", plain(classWords(o.Class)))
 			if len(o.Recipients) > 0 {
 				fmt.Fprintf(&b, "    for %s\n", plain(outcomeRecipients(m, o)))
 			}
 			if said := outcomeReply(o); said != "" {
 				fmt.Fprintf(&b, "    %s\n", plain(said))
+			}
+			if i == len(m.Attempts)-1 && advisable(m.State) {
+				writeAdvice(&b, a.Outcomes[:j], o.Advice, textWidth(w))
 			}
 		}
 	}

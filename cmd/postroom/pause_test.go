@@ -2,57 +2,17 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
-
 	"github.com/postroom/postroom/admin"
-	"github.com/postroom/postroom/config"
-	"github.com/postroom/postroom/mail"
-	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/provider/smtp/smtptest"
 )
 
 // startServer starts all of Postroom, in front of a mail server with an inbox.
-func startServer(t *testing.T) *smtptest.Inbox {
-	t.Helper()
-	inbox, err := smtptest.NewInbox(smtptest.InboxOptions{Security: provider.SecurityNone})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = inbox.Close() })
-	cfg := config.Default()
-	settings := inbox.Settings(mail.Address{Address: "own@x.example"})
-	cfg.Provider = &settings
-	sum := sha256.Sum256([]byte(testToken))
-	cfg.Auth.Tokens = []config.Token{{Name: "test", Role: "operator", SHA256: hex.EncodeToString(sum[:])}}
-	cfg.HTTP.Listen = "127.0.0.1:0"
-	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), PoolSize: connections(cfg)})
-	t.Cleanup(func() { _ = client.Close() })
-	s, err := newServer(t.Context(), serverOptions{config: cfg, redis: client, log: slog.New(slog.DiscardHandler), api: true, worker: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(t.Context())
-	served := make(chan error, 1)
-	go func() { served <- s.run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-served; err != nil && !errors.Is(err, context.Canceled) {
-			t.Errorf("the server ended: %v", err)
-		}
-	})
-	environment(t, "http://"+s.listener.Addr().String())
-	return inbox
-}
+func startServer(t *testing.T) *smtptest.Inbox { return startServerTo(t, smtptest.InboxOptions{}) }
 
 func TestMailWaitsWhileItIsPausedAndGoesWhenItIsResumed(t *testing.T) {
 	inbox := startServer(t)

@@ -39,7 +39,7 @@ Data goes to stdout, words to stderr. Exit codes:
 	})
 	root.SetVersionTemplate("postroom {{.Version}}\n")
 	root.AddCommand(newServeCommand(), newDemoCommand(), newSendCommand(), newMessageCommand(), newBatchCommand(),
-		newMailboxCommand(), newPauseCommand(), newResumeCommand(), newTokenCommand(), newKeyCommand(), newVersionCommand())
+		newFailedCommand(), newMailboxCommand(), newPauseCommand(), newResumeCommand(), newTokenCommand(), newKeyCommand(), newVersionCommand())
 	return root
 }
 

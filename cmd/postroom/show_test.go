@@ -3,12 +3,17 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"reflect"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/postroom/postroom/admin"
+	"github.com/postroom/postroom/config"
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -20,10 +25,13 @@ func failedMessage() admin.MessageStatus {
 		Recipients: []admin.RecipientStatus{{Address: "ada@x.example", State: "delivered"}, {Address: "bob@x.example", State: "refused"}},
 		Metadata:   map[string]string{"run": "17"},
 		Attempts: []admin.Attempt{
-			{Begun: begun, Seconds: 1.25, Worker: "w1", Outcomes: []admin.Outcome{{Class: "temporary", Scope: "provider", Step: "dial", Reply: "no route"}}},
+			{Begun: begun, Seconds: 1.25, Worker: "w1", Outcomes: []admin.Outcome{{Class: "temporary", Scope: "provider", Step: "dial", Reply: "no route",
+				Advice: &admin.Advice{Happened: "An attempt that is over.", Postroom: "It tried again."}}}},
 			{Begun: begun.Add(time.Minute), Seconds: 0.5, Worker: "w2", Outcomes: []admin.Outcome{
 				{Recipients: []int{0}, Class: "delivered", Reply: "250 2.0.0 OK \u009b2J"},
-				{Recipients: []int{1}, Class: "permanent", Step: "rcpt", Code: 550, Enhanced: "5.1.1", Reply: "no such user"},
+				{Recipients: []int{1}, Class: "permanent", Step: "rcpt", Code: 550, Enhanced: "5.1.1", Reply: "no such user", Advice: &admin.Advice{
+					Happened: "The mailbox does not exist.", Postroom: "The message is kept.",
+					Remedy: "Correct the address where it is kept, and hand the message in again, or else use the command `postroom fix ADDRESS`."}},
 			}},
 		},
 	}
@@ -45,7 +53,14 @@ func TestMessageShow(t *testing.T) {
 		"2 counted towards giving up",
 		"1.25s, worker w1\n  temporary: it can be tried again later\n    dial: no route\n",
 		"500ms, worker w2\n  delivered: the provider took responsibility\n    for ada@x.example\n    reply: 250 2.0.0 OK  2J\n",
-		"  permanent: it will never be accepted\n    for bob@x.example\n    rcpt: 550 5.1.1 no such user\n")
+		"  permanent: it will never be accepted\n    for bob@x.example\n    rcpt: 550 5.1.1 no such user\n"+
+			"    happened  The mailbox does not exist.\n"+
+			"    Postroom  The message is kept.\n"+
+			"    you       Correct the address where it is kept, and hand the message in again, or else use the\n"+
+			"              command `postroom fix ADDRESS`.\n")
+	if strings.Contains(r.stdout, "An attempt that is over") {
+		t.Errorf("it gives advice on an attempt that another followed: %s", r.stdout)
+	}
 	if r.stderr != "" {
 		t.Errorf("stderr has %q", r.stderr)
 	}
@@ -53,6 +68,97 @@ func TestMessageShow(t *testing.T) {
 	var m admin.MessageStatus
 	if err := json.Unmarshal([]byte(r.stdout), &m); err != nil || m.Attempts[1].Outcomes[1].Code != 550 {
 		t.Errorf("got %q, %v", r.stdout, err)
+	}
+}
+
+// Advice is said once, and only while something can be done.
+func TestMessageShowAdvises(t *testing.T) {
+	same := &admin.Advice{Happened: "The mailbox is full.", Postroom: "The message is kept."}
+	m := failedMessage()
+	m.Attempts[1].Outcomes = []admin.Outcome{{Recipients: []int{0}, Class: "permanent", Reply: "full", Advice: same},
+		{Recipients: []int{1}, Class: "permanent", Reply: "also full", Advice: &admin.Advice{Happened: same.Happened, Postroom: same.Postroom}}}
+	startFake(t, func(w http.ResponseWriter, _ *http.Request) { _ = printJSON(w, m) })
+	r := postroom(t, "", "message", "show", "ID1")
+	r.want(t, 0, "    reply: full\n    happened  The mailbox is full.\n    Postroom  The message is kept.\n  permanent",
+		"    reply: also full\n    the same as above\n")
+	if strings.Count(r.stdout, "happened") != 1 || strings.Contains(r.stdout, "    you ") {
+		t.Errorf("got %s", r.stdout)
+	}
+	for state, want := range map[queue.State]bool{queue.Queued: true, queue.Sending: true, queue.Delivered: false, queue.Cancelled: false, queue.Expired: false} {
+		m.State = state
+		if r := postroom(t, "", "message", "show", "ID1"); strings.Contains(r.stdout, "happened") != want {
+			t.Errorf("%s: got %s", state, r.stdout)
+		}
+	}
+}
+
+func TestWrapped(t *testing.T) {
+	for _, test := range []struct {
+		in    string
+		width int
+		want  []string
+	}{
+		{"", 10, nil},
+		{"one two three", 13, []string{"one two three"}},
+		{"one two three", 12, []string{"one two", "three"}},
+		{"grün grün", 9, []string{"grün grün"}},
+		{"a longword b", 4, []string{"a", "longword", "b"}},
+		{"run `a b c`. Then", 8, []string{"run", "`a b c`.", "Then"}},
+		{"run `a` or `b c`", 7, []string{"run `a`", "or", "`b c`"}},
+		{"a ` left open", 5, []string{"a", "` left open"}},
+	} {
+		if got := wrapped(test.in, test.width); !slices.Equal(got, test.want) {
+			t.Errorf("%q in %d: got %q, want %q", test.in, test.width, got, test.want)
+		}
+	}
+}
+
+// What advice says to run or to set must be there. Package provider looks at the provider's own settings.
+func TestAdviceNamesCommandsAndSettingsThatExist(t *testing.T) {
+	var known func(t reflect.Type, path string) bool
+	known = func(t reflect.Type, path string) bool {
+		name, rest, _ := strings.Cut(path, ".")
+		for _, f := range reflect.VisibleFields(t) {
+			if tag, _, _ := strings.Cut(f.Tag.Get("yaml"), ","); tag == name {
+				return rest == "" || f.Type.Kind() == reflect.Struct && known(f.Type, rest)
+			}
+		}
+		return false
+	}
+	command, setting := regexp.MustCompile("`[^`]*`"), regexp.MustCompile(`\b(retry|records|kinds)(\.[a-z_]+)+`)
+	found := map[string]bool{}
+	for _, class := range mail.Classes() {
+		for _, scope := range []mail.Scope{mail.ScopeMessage, mail.ScopeMailbox, mail.ScopeProvider} {
+			for _, cause := range []mail.Cause{"", mail.SendAsDenied, mail.TooLarge} {
+				a := provider.Advise(mail.Outcome{Class: class, Scope: scope, Cause: cause})
+				for _, text := range []string{a.Happened, a.Postroom, a.Remedy} {
+					for _, c := range command.FindAllString(text, -1) {
+						found[strings.Trim(c, "`")] = true
+					}
+					for _, s := range setting.FindAllString(text, -1) {
+						if found[s] = true; !known(reflect.TypeFor[config.Config](), s) {
+							t.Errorf("there is no setting %s", s)
+						}
+					}
+				}
+			}
+		}
+	}
+	for line := range found {
+		words := strings.Fields(line)
+		if words[0] != "postroom" {
+			continue
+		}
+		c, rest, err := newRootCommand().Find(words[1:])
+		if err != nil || !c.Runnable() || !slices.Equal(rest, words[len(words)-1:]) {
+			t.Errorf("%q: %v, %v, %v", line, c.CommandPath(), rest, err)
+		}
+	}
+	for _, want := range []string{"postroom mailbox resume ADDRESS", "postroom mailbox explain ADDRESS", "postroom failed requeue ID",
+		"retry.delays", "retry.give_up", "kinds.alert.give_up", "kinds.alert.on_unknown", "records.failed_for"} {
+		if !found[want] {
+			t.Errorf("no advice names %s", want)
+		}
 	}
 }
 
