@@ -33,8 +33,9 @@ var arrows = map[string][]string{
 	"mail/mime":      {"mail"},
 	"throttle":       {"mail"},
 	"provider":       {"mail"},
-	"provider/smtp":  {"mail", "mail/mime", "provider"},
-	"provider/graph": {"mail", "mail/mime", "provider"},
+	"provider/oauth": {"mail", "provider"},
+	"provider/smtp":  {"mail", "mail/mime", "provider", "provider/oauth"},
+	"provider/graph": {"mail", "mail/mime", "provider", "provider/oauth"},
 	"queue":          {"mail", "throttle"},
 	"worker":         {"mail", "provider", "queue", "throttle"},
 	"admin":          {"mail", "mail/mime", "provider", "queue", "throttle"},
@@ -47,6 +48,7 @@ var arrows = map[string][]string{
 // reserved lists libraries that only the named packages, and those below them, may import.
 var reserved = map[string][]string{
 	"github.com/hibiken/asynq": {"queue", "bench"},
+	"golang.org/x/oauth2":      {"provider/oauth"},
 }
 
 // standardOnly lists packages that import the standard library and nothing else.

@@ -21,6 +21,19 @@ const (
 	SenderRefused      Cause = "sender_refused"    // the server does not take this sender
 	SenderBlocked      Cause = "sender_blocked"    // blocked for what it has sent
 	MailboxFull        Cause = "mailbox_full"      // the sending mailbox
+	MailboxNotFound    Cause = "mailbox_not_found" // the sender has none, or none that this provider sends for
+	// There is no access token (OAuth 2.0), or it does not help.
+	ClientRefused     Cause = "client_refused"     // the app with its secret
+	SecretExpired     Cause = "secret_expired"     // the app's secret
+	AssertionRefused  Cause = "assertion_refused"  // the app's certificate, or its federated token
+	FederatedToken    Cause = "federated_token"    // the file of it can't be read, or holds none
+	AppNotFound       Cause = "app_not_found"      // in the tenant, or it is disabled there
+	TenantNotFound    Cause = "tenant_not_found"   // in this cloud
+	ScopeRefused      Cause = "scope_refused"      // what the token is to be for
+	PermissionMissing Cause = "permission_missing" // the app may not do this
+	TokenRefused      Cause = "token_refused"      // for another reason
+	NoTokenEndpoint   Cause = "no_token_endpoint"  // what answers gives out no tokens
+	TokenUnavailable  Cause = "token_unavailable"  // for now
 	// We are too fast, or were.
 	TooManyConnections Cause = "too_many_connections"
 	RateExceeded       Cause = "rate_exceeded"
@@ -40,4 +53,5 @@ const (
 	Fault         Cause = "fault"           // of Postroom; its log says more
 	Stopped       Cause = "stopped"         // the worker had to stop, and nothing was handed over
 	WorkerGone    Cause = "worker_gone"     // the worker died in the attempt
+	NotSent       Cause = "not_sent"        // an earlier attempt, of which nobody had known
 )

@@ -83,6 +83,11 @@ var causes = map[mail.Cause]meaning{
 		"The sending mailbox is full, and as long as it is it can't send.",
 		"Delete mail in it, above all in Sent Items and Deleted Items, or give it more room." + resume,
 	},
+	mail.MailboxNotFound: {
+		"The provider knows no mailbox of this sender's address, or none that can send.",
+		"Correct the sender (provider.sender.address in postroom.yaml, or from in the application); or give it a mailbox: with " +
+			"Microsoft 365 one in Exchange Online with a licence." + resume,
+	},
 	mail.TooManyConnections: {
 		"The provider saw more connections or messages at once from this mailbox than it allows.",
 		"If this happens often, lower provider.limits.concurrency in postroom.yaml, and see what else sends with the same account.",
@@ -151,9 +156,71 @@ var causes = map[mail.Cause]meaning{
 		"The worker had to stop before it handed anything over.",
 		"",
 	},
+	mail.NotSent: {
+		"An earlier attempt, whose outcome was unknown, turned out not to have sent the message.",
+		"",
+	},
 	mail.WorkerGone: {
 		"The worker ended in the middle of the attempt.",
 		"See why the process ended: its log, or the machine's memory. If the message is in the failed store and did not arrive, " +
 			"`postroom failed requeue ID` sends it again.",
+	},
+	mail.ClientRefused: {
+		"The login service does not accept the app's id together with its secret.",
+		"Check client_id and client_secret under provider.microsoft365 or provider.smtp.auth.oauth2 in postroom.yaml. Microsoft Entra " +
+			"shows two columns for a secret: its value is wanted, not its id." + restart,
+	},
+	mail.SecretExpired: {
+		"The app's client secret has expired.",
+		"In the Microsoft Entra admin center (App registrations, the app, Certificates & secrets) make a new secret, and put its value " +
+			"into provider.microsoft365.client_secret or provider.smtp.auth.oauth2.client_secret in postroom.yaml." + restart,
+	},
+	mail.AssertionRefused: {
+		"The login service does not accept the app's certificate, or its federated token.",
+		"With a certificate: see in the Microsoft Entra admin center (App registrations, the app, Certificates & secrets) that the one in " +
+			"provider.microsoft365.certificate_pem is there and has not expired. With a federated token: its issuer, subject and audience " +
+			"have to be those of the app's federated credential. In both cases this machine's clock has to be right." + resume,
+	},
+	mail.FederatedToken: {
+		"The file with the federated token can't be read, or holds no token.",
+		"Check provider.microsoft365.federated_token_file in postroom.yaml, that Postroom may read the file, and that whatever writes it " +
+			"is running." + resume,
+	},
+	mail.AppNotFound: {
+		"The login service does not know the app in this tenant, or the app is disabled there.",
+		"Check tenant_id and client_id under provider.microsoft365 or provider.smtp.auth.oauth2 in postroom.yaml. In the Microsoft Entra " +
+			"admin center the app has to be among the enterprise applications, and enabled for sign-in." + resume,
+	},
+	mail.TenantNotFound: {
+		"The login service knows no such tenant.",
+		"Check tenant_id under provider.microsoft365 or provider.smtp.auth.oauth2 in postroom.yaml, and provider.microsoft365.cloud: " +
+			"tenants of a national cloud are found in that cloud alone." + restart,
+	},
+	mail.ScopeRefused: {
+		"The login service gives out no tokens for what Postroom asked for.",
+		"Check provider.smtp.auth.oauth2.scopes or provider.microsoft365.cloud in postroom.yaml. With Microsoft Entra also see that the app " +
+			"has a permission of Microsoft Graph, or for SMTP one of Office 365 Exchange Online." + restart,
+	},
+	mail.PermissionMissing: {
+		"The app lacks a permission, or is kept from using it by a policy of its organisation.",
+		"In the Microsoft Entra admin center (App registrations, the app, API permissions) give it application permissions, and grant admin " +
+			"consent: of Microsoft Graph \"Send mail as any user\", and \"Read and write mail in all mailboxes\" for attachments of over 3 MB " +
+			"and for verify_sends; for SMTP SMTP.SendAsApp of Office 365 Exchange Online. It can take over an hour to work. See also that no " +
+			"application access policy of Exchange and no conditional access keeps the app out." + resume,
+	},
+	mail.TokenRefused: {
+		"The login service refuses to give out a token.",
+		"The provider's own words say why. Check provider.microsoft365 or provider.smtp.auth.oauth2 in postroom.yaml against what the " +
+			"login service says about the app." + restart,
+	},
+	mail.NoTokenEndpoint: {
+		"What answers at the login service's address gives out no tokens.",
+		"Check provider.smtp.auth.oauth2.token_url, or provider.microsoft365.login_url, in postroom.yaml, and whether a proxy answers in " +
+			"place of the login service." + restart,
+	},
+	mail.TokenUnavailable: {
+		"The login service gives out no token at the moment, or can't be reached.",
+		"If it lasts, see that this machine can reach the login service (login.microsoftonline.com for Microsoft 365), directly or through " +
+			"the proxy of its environment, and whether the provider reports an outage.",
 	},
 }

@@ -17,6 +17,20 @@ type Delivery struct {
 	// Fence is called exactly once, directly before the step after which the provider may take responsibility (SMTP: the
 	// final dot). If it returns an error the sender hands over nothing and returns that error from Send. May be nil.
 	Fence func() error
+	// Kept is what the sender kept of the message at the provider in an earlier attempt, such as the id of a draft; empty for
+	// nothing. Keep stores it for attempts that follow, also if this process dies; on an error nothing may be handed over. May be
+	// nil: then nothing is stored.
+	Kept string
+	Keep func(kept string) error
+	// Used counts what the attempt uses of the provider's limits, if the sender knows it better than one message in one request.
+	// May be nil.
+	Used *Usage
+}
+
+// Usage is what an attempt used of a provider's limits. The zero value says that nobody counted.
+type Usage struct {
+	Messages, Requests, Recipients int
+	UploadBytes                    int64
 }
 
 // Sender hands messages over. It is used by many goroutines at once.
@@ -33,9 +47,28 @@ type Sender interface {
 
 // Verifier is a Sender that can tell what became of an earlier attempt of which nobody knows whether it handed the message over.
 type Verifier interface {
-	// Verify gives one outcome for each of d.Recipients: Delivered if an earlier attempt reached the provider, Unknown if that
-	// can't be told, any other if it did not. It hands nothing over, and does not call d.Fence. The error is as Send's.
+	// Verify gives one outcome for each of d.Recipients: Delivered if an earlier attempt reached the provider, one with the cause
+	// mail.NotSent if it did not, Unknown if that can't be told; any other says why the provider could not be asked. It hands
+	// nothing over, and does not call d.Fence. The error is as Send's.
 	Verify(ctx context.Context, d *Delivery) ([]mail.Outcome, error)
+}
+
+// Tokens gives the access tokens of OAuth 2.0 that a sender logs in with. Safe for concurrent use; package oauth has one.
+type Tokens interface {
+	// Token gives one that can be used now: a secret. An error that is no ErrInterrupted has the outcome of whoever needed it, as
+	// a method Outcome.
+	Token(ctx context.Context) (string, error)
+	// Reject says that whoever the token is for has refused it: the next is another one.
+	Reject(token string)
+}
+
+// NoToken gives the outcome that an error of Tokens.Token is; false if it is an ErrInterrupted, or none of its.
+func NoToken(err error) (mail.Outcome, bool) {
+	var known interface{ Outcome() mail.Outcome }
+	if errors.As(err, &known) {
+		return known.Outcome(), true
+	}
+	return mail.Outcome{}, false
 }
 
 // ErrInterrupted is returned by Send if its context ended before the point of no return: nothing was handed over.

@@ -193,8 +193,13 @@ func TestValidate(t *testing.T) {
 		{"NUL", func(s *Settings) { s.SMTP.Auth.Password = "a\x00b" }, "/smtp/auth/password"},
 		{"account without method", func(s *Settings) { s.SMTP.Auth = SMTPAuth{Method: AuthNone, Password: "x"} }, "/smtp/auth/method"},
 		{"user name with CR", func(s *Settings) { s.SMTP.Auth = SMTPAuth{Username: "a\rb", Password: "x"} }, "/smtp/auth/username"},
-		{"oauth2", func(s *Settings) { s.SMTP.Auth.Method = AuthOAuth2 }, "/smtp/auth/method"},
-		{"microsoft365", func(s *Settings) { s.Kind = KindMicrosoft365 }, "/kind"},
+		{"oauth2", func(s *Settings) {
+			s.SMTP.Auth = SMTPAuth{Method: AuthOAuth2, OAuth2: OAuth2{ClientID: "app", ClientSecret: "s"}}
+		}, "/smtp/auth/oauth2/token_url"},
+		{"microsoft365", func(s *Settings) {
+			s.Kind = KindMicrosoft365
+			s.Microsoft365 = Microsoft365Settings{ClientID: "3f7e5c1a-1111-4222-8333-444455556666", ClientSecret: "s"}
+		}, "/microsoft365/tenant_id"},
 		{"unknown kind", func(s *Settings) { s.Kind = "pigeon" }, "/kind"},
 		{"host with port", func(s *Settings) { s.SMTP.Host = "mx.example:25" }, "/smtp/host"},
 		{"no host", func(s *Settings) { s.SMTP.Host = "" }, "/smtp/host"},

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/postroom/postroom/mail"
 )
@@ -23,7 +24,8 @@ func (s *Settings) Validate() []mail.Problem {
 		f.sender(s.Sender)
 		f.smtp(s)
 	case KindMicrosoft365:
-		f.add("/kind", "is microsoft365, which is not available in this version; use smtp")
+		f.sender(s.Sender)
+		f = append(f, s.Microsoft365.Validate(time.Now())...)
 	default:
 		f.add("/kind", "is no kind of provider; use none or smtp")
 	}
@@ -108,9 +110,19 @@ func (f *faults) auth(s *Settings) {
 				"is off, and without TLS anyone on the way can read the password; use security starttls or tls, or set it if you accept that")
 		}
 	case AuthOAuth2:
-		f.add("/smtp/auth/method", "is oauth2, which is not available in this version; use basic or none")
+		if a.Password != "" {
+			f.add("/smtp/auth/password", "is given, but the method is oauth2; use method basic, or take the password out")
+		}
+		if strings.ContainsFunc(a.Username, isControl) {
+			f.add("/smtp/auth/username", "holds a control character; take it out")
+		}
+		if s.SMTP.Security == SecurityNone && !a.AllowCleartext {
+			f.add("/smtp/auth/allow_cleartext",
+				"is off, and without TLS anyone on the way can read the access token; use security starttls or tls, or set it if you accept that")
+		}
+		*f = append(*f, a.OAuth2.Validate()...)
 	default:
-		f.add("/smtp/auth/method", "is no method; use none or basic")
+		f.add("/smtp/auth/method", "is no method; use none, basic or oauth2")
 	}
 }
 

@@ -100,11 +100,14 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 		r.head[headWhen] = milli(m.SendAt)
 	}
 	r.head[headChunks], r.head[headBytes] = strconv.Itoa(chunksOf(len(blob))), strconv.Itoa(len(blob))
+	if len(blob) > filesCounted {
+		r.head[headFiles] = strconv.Itoa(len(m.Attachments))
+	}
 	if err := r.setItem(it, m.Metadata); err != nil {
 		return Receipt{}, err
 	}
 	recipients := r.setMarks(it)
-	problem, err := q.exceeded(ctx, recipients, len(blob))
+	problem, err := q.exceeded(ctx, recipients, len(blob), len(m.Attachments))
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -207,6 +210,10 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 	return receipt, nil
 }
 
+// filesCounted is the size of content from which on a single message's record has the number of its files: only large ones can
+// take several requests.
+const filesCounted = 64 << 10
+
 // stageBatch writes content and items; nothing of it is visible before commit. It gives the number of pieces of the content.
 func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchReceipt) (chunks int, err error) {
 	m := b.Message
@@ -219,7 +226,7 @@ func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchRec
 	}
 	chunks = chunksOf(len(blob))
 	sender := senderOf(m.From)
-	fields := []any{"kind", letter(m.Kind), "sender", sender}
+	fields := []any{"kind", letter(m.Kind), "sender", sender, "files", len(m.Attachments)}
 	if !m.ExpiresAt.IsZero() {
 		fields = append(fields, "expires", milli(m.ExpiresAt))
 	}

@@ -19,44 +19,44 @@ type knownLimits struct {
 	mu     sync.Mutex
 	read   time.Time
 	limits []throttle.Limit // each key's and the provider's
+	upload *Upload
 }
 
 // currentLimits gives the limits that any message has to fit into by itself.
-func (q *Queue) currentLimits(ctx context.Context) ([]throttle.Limit, error) {
+func (q *Queue) currentLimits(ctx context.Context) ([]throttle.Limit, *Upload, error) {
 	k := &q.known
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.read.IsZero() && time.Since(k.read) < limitsFor {
-		return k.limits, nil
+		return k.limits, k.upload, nil
 	}
-	values, err := q.redis.HMGet(ctx, q.key("provider"), "limits", "all_limits").Result()
+	values, err := q.redis.HMGet(ctx, q.key("provider"), "limits", "all_limits", "upload").Result()
 	if err != nil {
-		return nil, fmt.Errorf("queue: limits: %w", err)
+		return nil, nil, fmt.Errorf("queue: limits: %w", err)
 	}
 	var all []throttle.Limit
-	for _, v := range values {
+	for _, v := range values[:2] {
 		limits, err := throttle.Decode(text(v))
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all = append(all, limits...)
 	}
-	k.limits, k.read = all, time.Now()
-	return all, nil
+	k.limits, k.upload, k.read = all, parseUpload(text(values[2])), time.Now()
+	return k.limits, k.upload, nil
 }
 
 // exceeded says what is wrong with a message that takes more of a limit than it allows in all: it could never be sent. nil if
 // nothing is.
-func (q *Queue) exceeded(ctx context.Context, recipients, bytes int) (*mail.Problem, error) {
-	limits, err := q.currentLimits(ctx)
+func (q *Queue) exceeded(ctx context.Context, recipients, bytes, files int) (*mail.Problem, error) {
+	limits, upload, err := q.currentLimits(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return tooDear(limits, recipients, bytes), nil
+	return tooDear(limits, upload.costOf(recipients, bytes, files)), nil
 }
 
-func tooDear(limits []throttle.Limit, recipients, bytes int) *mail.Problem {
-	cost := throttle.Cost{Messages: 1, Requests: 1, Recipients: int64(recipients), UploadBytes: int64(bytes)}
+func tooDear(limits []throttle.Limit, cost throttle.Cost) *mail.Problem {
 	for i := range limits {
 		if cost.Of(limits[i].Name) <= limits[i].Max {
 			continue
@@ -74,7 +74,7 @@ func tooDear(limits []throttle.Limit, recipients, bytes int) *mail.Problem {
 // refuseExceeding refuses a batch whose content exceeds a limit by itself, and those of its recipients who do with theirs:
 // they are added to those who are refused already.
 func (q *Queue) refuseExceeding(ctx context.Context, b *mail.Batch, refused map[int][]mail.Problem) (map[int][]mail.Problem, error) {
-	limits, err := q.currentLimits(ctx)
+	limits, upload, err := q.currentLimits(ctx)
 	if err != nil || len(limits) == 0 {
 		return refused, err
 	}
@@ -82,7 +82,7 @@ func (q *Queue) refuseExceeding(ctx context.Context, b *mail.Batch, refused map[
 	for _, a := range b.Message.Attachments {
 		bytes += len(a.Content)
 	}
-	if p := tooDear(limits, 1, bytes); p != nil {
+	if p := tooDear(limits, upload.costOf(1, bytes, len(b.Message.Attachments))); p != nil {
 		p.Field = "/message" + p.Field
 		return nil, &mail.Invalid{Problems: []mail.Problem{*p}}
 	}
@@ -91,7 +91,7 @@ func (q *Queue) refuseExceeding(ctx context.Context, b *mail.Batch, refused map[
 			continue
 		}
 		it := item{Recipient: r, Cc: b.Message.Cc, Bcc: b.Message.Bcc}
-		if p := tooDear(limits, len(recipientStates(&it, "")), bytes); p != nil {
+		if p := tooDear(limits, upload.costOf(len(recipientStates(&it, "")), bytes, len(b.Message.Attachments))); p != nil {
 			if refused == nil {
 				refused = map[int][]mail.Problem{}
 			}

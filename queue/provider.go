@@ -39,6 +39,51 @@ type ActiveProvider struct {
 	// AllConcurrency and AllLimits bound all keys together; 0 and none: no limit.
 	AllConcurrency int
 	AllLimits      []throttle.Limit
+	// Upload says how the provider takes content; nil: all of a message in one request.
+	Upload *Upload
+}
+
+// Upload is what a message costs at a provider that takes a large one in several requests: one to begin it and one to send it, two
+// for each file, and one for each part of the content.
+type Upload struct {
+	// RequestBytes is the largest content that goes in one request; PartBytes is how much goes in one of several.
+	RequestBytes, PartBytes int64
+	// Always says that small content goes in several requests, too.
+	Always bool
+}
+
+func (u *Upload) encode() string {
+	if u == nil {
+		return ""
+	}
+	always := 0
+	if u.Always {
+		always = 1
+	}
+	return fmt.Sprintf("%d %d %d", u.RequestBytes, u.PartBytes, always)
+}
+
+// parseUpload is the inverse of encode; nil for what it does not understand.
+func parseUpload(s string) *Upload {
+	u, always := Upload{}, 0
+	if _, err := fmt.Sscanf(s, "%d %d %d", &u.RequestBytes, &u.PartBytes, &always); err != nil || u.PartBytes < 1 {
+		return nil
+	}
+	u.Always = always == 1
+	return &u
+}
+
+// costOf is what an attempt takes at most of each limit; the same as cost_of_message in next.lua.
+func (u *Upload) costOf(recipients, bytes, files int) throttle.Cost {
+	cost := throttle.Cost{Messages: 1, Requests: 1, Recipients: int64(recipients), UploadBytes: int64(bytes)}
+	if u == nil {
+		return cost
+	}
+	cost.UploadBytes = (int64(bytes)*4 + 2) / 3
+	if u.Always || int64(bytes) > u.RequestBytes {
+		cost.Requests = 2 + 2*int64(files) + (int64(bytes)+u.PartBytes-1)/u.PartBytes
+	}
+	return cost
 }
 
 // ProviderSalt gives the salt for fingerprints of provider settings; a new one if none are active.
@@ -64,7 +109,7 @@ func (q *Queue) SetProvider(ctx context.Context, p ActiveProvider, salt, fingerp
 		all = strconv.Itoa(p.AllConcurrency)
 	}
 	limits := []any{"concurrency", strconv.Itoa(max(1, p.Concurrency)), "limits", throttle.Encode(p.Limits),
-		"all_concurrency", all, "all_limits", throttle.Encode(p.AllLimits)}
+		"all_concurrency", all, "all_limits", throttle.Encode(p.AllLimits), "upload", p.Upload.encode()}
 	args := append([]any{fingerprint, token(12), len(settings)}, settings...)
 	version, err = q.run(ctx, "provider", append(args, limits...)...).Text()
 	if err != nil {

@@ -60,6 +60,8 @@ const (
 	headChunks
 	headBytes
 	headRequeued // when it was last taken out of the failed store
+	headKept     // what the sender keeps of it at the provider between attempts
+	headFiles    // the number of its own files, if its content is large
 	headFields
 )
 

@@ -47,6 +47,8 @@ type Attempt struct {
 	// Counted is the number of attempts before this one that counted; First is when the first of them began (else zero).
 	Counted int
 	First   time.Time
+	// Kept is what an earlier attempt noted by Keep, for the sender alone to understand.
+	Kept string
 	// Doubtful says that nobody knows whether an earlier attempt handed the message over. A provider that can tell is to be asked
 	// before it is sent again.
 	Doubtful bool
@@ -139,8 +141,24 @@ func (a *Attempt) Fence() error {
 	return nil
 }
 
-// markTime bounds how long Fence waits for Redis: the provider waits meanwhile.
+// markTime bounds how long Fence and Keep wait for Redis: the provider waits meanwhile.
 const markTime = 5 * time.Second
+
+// Keep notes in the record what is left of the message at the provider while it is not sent, such as a draft: attempts that
+// follow have it in Kept. On an error it may be noted or not.
+func (a *Attempt) Keep(kept string) error {
+	c := a.turn.consumer
+	ctx, cancel := context.WithTimeout(c.hard, markTime)
+	defer cancel()
+	noted, err := c.queue.run(ctx, "keep", a.MessageID, a.ID, strings.ReplaceAll(oneLine(kept), "\t", " ")).Int()
+	switch {
+	case err != nil:
+		return fmt.Errorf("queue: keep: %w", err)
+	case noted == 0:
+		return ErrTaken
+	}
+	return nil
+}
 
 // mark notes in the record that the attempt is about to pass its point of no return.
 func (a *Attempt) mark() error {
@@ -196,6 +214,8 @@ type Settlement struct {
 	// Unused says that the provider saw nothing of the attempt, as it could not be reached: what was taken of its limits is
 	// given back. It is always so if Outcomes is nil.
 	Unused bool
+	// Used is what the provider saw of the attempt, if that is known better than what was taken of its limits.
+	Used *throttle.Cost
 }
 
 // Next settles what the last attempt came to (nil at the start of a turn) and begins the next. It gives nil when the turn
@@ -348,6 +368,8 @@ func (s *Settlement) args(worker string) []any {
 	used := ""
 	if s.Outcomes == nil || s.Unused {
 		used = throttle.Cost{}.Encode()
+	} else if s.Used != nil {
+		used = s.Used.Encode()
 	}
 	counted := "0"
 	if s.Counted {
@@ -459,6 +481,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	}
 	a.marks = r.head[headMarks]
 	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
+	a.Kept = r.head[headKept]
 	a.twice, a.Doubtful = t.consumer.options.OnUnknown[a.Kind] == Hold, r.doubtful()
 	it, err := r.item()
 	if err != nil {

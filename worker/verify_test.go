@@ -22,14 +22,20 @@ type verifier struct {
 func lettered(letters string) []mail.Outcome {
 	var outcomes []mail.Outcome
 	for _, l := range letters {
-		outcomes = append(outcomes, outcome(map[rune]mail.Class{'d': mail.Delivered, 't': mail.Temporary, 'u': mail.Unknown}[l], o1))
+		outcomes = append(outcomes, outcome(map[rune]mail.Class{'d': mail.Delivered, 't': mail.Temporary, 'h': mail.Throttled, 'u': mail.Unknown}[l], o1))
 	}
 	return outcomes
 }
 
 func (v *verifier) Verify(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 	v.asked++
-	return lettered(v.known), nil
+	outcomes := lettered(v.known)
+	for i := range outcomes {
+		if v.known[i] == 't' {
+			outcomes[i].Cause = mail.NotSent
+		}
+	}
+	return outcomes, nil
 }
 
 func (v *verifier) Send(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
@@ -60,6 +66,7 @@ func TestDoubtfulMailIsVerifiedBeforeItIsSentAgain(t *testing.T) {
 		"nobody knows, to be held":           {true, queue.Hold, "uu", "", nil, "failed unknown uu"},
 		"nobody knows, to be sent again":     {true, queue.Resend, "uu", "dd", []string{a, b}, "delivered delivered dd"},
 		"nobody knows once more":             {true, queue.Resend, "uu", "uu", []string{a, b}, "retry unknown uu"},
+		"it can't be asked now":              {true, queue.Resend, "hh", "", nil, "back throttled tt"},
 		"not sent, then unknown, to be held": {true, queue.Hold, "tt", "uu", []string{a, b}, "retry unknown uu"},
 	} {
 		t.Run(name, func(t *testing.T) {

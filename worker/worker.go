@@ -16,6 +16,7 @@ import (
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
+	"github.com/postroom/postroom/throttle"
 )
 
 // Options say what a worker sends with.
@@ -82,8 +83,9 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	begun := time.Now()
 	var outcomes []mail.Outcome
 	onUnknown := w.options.OnUnknown[a.Kind]
+	var used provider.Usage
 	if err == nil {
-		outcomes, err = w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return w.handOver(ctx, a, &onUnknown, fence) })
+		outcomes, err = w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return w.handOver(ctx, a, &onUnknown, &used, fence) })
 		leave()
 	}
 	took := time.Since(begun)
@@ -97,6 +99,9 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	}
 	s := decide(a, outcomes, policy{schedule: schedule, onUnknown: onUnknown,
 		now: a.Now.Add(time.Since(given)), random: rand.Float64()})
+	if used != (provider.Usage{}) {
+		s.Used = &throttle.Cost{Messages: int64(used.Messages), Requests: int64(used.Requests), Recipients: int64(used.Recipients), UploadBytes: used.UploadBytes}
+	}
 	w.report(a, s, took, a.Now.Add(time.Since(given)))
 	return s
 }
@@ -127,9 +132,9 @@ func (w *Worker) guarded(a *queue.Attempt, do func(fence func() error) ([]mail.O
 // handOver offers the message to the recipients who are pending. Of a doubtful one a provider that can tell is asked first who
 // has it. What such a provider does not know of its own attempt it is asked about in the next one: so onUnknown decides only about
 // what it can't tell when it is asked.
-func (w *Worker) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queue.UnknownPolicy, fence func() error) ([]mail.Outcome, error) {
+func (w *Worker) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queue.UnknownPolicy, used *provider.Usage, fence func() error) ([]mail.Outcome, error) {
 	all := a.Message.Recipients()
-	d := &provider.Delivery{Message: a.Message, Fence: fence}
+	d := &provider.Delivery{Message: a.Message, Fence: fence, Kept: a.Kept, Keep: a.Keep, Used: used}
 	for _, index := range a.Offered {
 		d.Recipients = append(d.Recipients, all[index])
 	}
@@ -149,12 +154,13 @@ func (w *Worker) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queu
 	offered := d.Recipients
 	d.Recipients = nil
 	for i, o := range outcomes {
-		if o.Class == mail.Unknown && *onUnknown == queue.Hold {
-			return outcomes, nil
-		}
-		if o.Class != mail.Delivered {
+		switch {
+		case o.Class == mail.Delivered:
+		case o.Cause == mail.NotSent, o.Class == mail.Unknown && *onUnknown != queue.Hold:
 			left = append(left, i)
 			d.Recipients = append(d.Recipients, offered[i])
+		default:
+			return outcomes, nil
 		}
 	}
 	if len(left) == 0 {

@@ -10,7 +10,6 @@ import (
 	"os"
 	"runtime/debug"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -22,9 +21,7 @@ import (
 	"github.com/postroom/postroom/config"
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
-	"github.com/postroom/postroom/provider/smtp"
 	"github.com/postroom/postroom/queue"
-	"github.com/postroom/postroom/throttle"
 	"github.com/postroom/postroom/worker"
 )
 
@@ -124,12 +121,12 @@ type serverOptions struct {
 // server is one process: the API, the workers, or both.
 type server struct {
 	serverOptions
-	queue    *queue.Queue
-	sender   provider.Sender // nil: this process sends nothing
-	consumer *queue.Consumer
-	registry *prometheus.Registry
-	listener net.Listener
-	http     *http.Server
+	queue     *queue.Queue
+	senderEnd func() error // ends what this process sends with; nil: it sends nothing
+	consumer  *queue.Consumer
+	registry  *prometheus.Registry
+	listener  net.Listener
+	http      *http.Server
 }
 
 // startPatience is how long a start waits for Redis.
@@ -212,16 +209,11 @@ func (s *server) prepareWorker(ctx context.Context) error {
 		}
 		return s.queue.ClearProvider(ctx)
 	}
-	// The deadline of an attempt, seen from outside, comes after every time-out within it.
-	timeouts := smtp.Timeouts{}
-	if spare := timeouts.Longest() - cfg.Worker.AttemptTimeout; spare >= 0 {
-		timeouts.Attempt = max(cfg.Worker.AttemptTimeout-finalTimeout-time.Minute, time.Minute)
-	}
-	sender, err := smtp.New(*settings, smtp.Options{Logger: s.log, Timeouts: timeouts})
+	sender, end, err := newSender(cfg, settings, s.log)
 	if err != nil {
 		return fmt.Errorf("provider: %w", err)
 	}
-	s.sender = sender
+	s.senderEnd = end
 	salt, err := s.queue.ProviderSalt(ctx)
 	if err != nil {
 		return err
@@ -230,11 +222,7 @@ func (s *server) prepareWorker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	version, err := s.queue.SetProvider(ctx, queue.ActiveProvider{
-		Kind: string(settings.Kind), Keying: queue.ByAccount, Account: settings.Account(),
-		Sender: strings.ToLower(settings.Sender.Address), Concurrency: settings.Limits.Concurrency, Limits: windows(settings.Limits),
-		AllConcurrency: settings.TenantLimits.Concurrency, AllLimits: windows(settings.TenantLimits.Limits()),
-	}, salt, fingerprint)
+	version, err := s.queue.SetProvider(ctx, activeProvider(settings), salt, fingerprint)
 	if err != nil {
 		return err
 	}
@@ -254,25 +242,6 @@ func (s *server) prepareWorker(ctx context.Context) error {
 	})
 	return nil
 }
-
-// windows gives the limits that count over a time, as the books are kept.
-func windows(l provider.Limits) []throttle.Limit {
-	var limits []throttle.Limit
-	for _, w := range []throttle.Limit{
-		{Name: throttle.Messages, Max: int64(l.MessagesPerMinute), Window: time.Minute},
-		{Name: throttle.Requests, Max: int64(l.RequestsPer10m), Window: 10 * time.Minute},
-		{Name: throttle.Recipients, Max: int64(l.RecipientsPerDay), Window: 24 * time.Hour},
-		{Name: throttle.UploadBytes, Max: l.UploadBytesPer5m, Window: 5 * time.Minute},
-	} {
-		if w.Max > 0 {
-			limits = append(limits, w)
-		}
-	}
-	return limits
-}
-
-// finalTimeout is how long the reply to the final dot is awaited (RFC 5321, section 4.5.3.2.6).
-const finalTimeout = 10 * time.Minute
 
 // prepareHTTP opens the listener: the whole API, or for a process that only works /livez, /readyz and /metrics.
 func (s *server) prepareHTTP() error {
@@ -316,13 +285,6 @@ func (s *server) describe() {
 		kind = s.config.Provider.Kind
 	}
 	constant("postroom_provider_info", "The kind of provider this process sends with; always 1.", "kind", string(kind))
-}
-
-func (s *server) closeSender() error {
-	if s.sender == nil {
-		return nil
-	}
-	return s.sender.Close()
 }
 
 // run serves until ctx ends. The workers stop first, the API and the metrics last.

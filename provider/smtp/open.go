@@ -36,7 +36,7 @@ func tlsConfig(s *provider.SMTPSettings) *tls.Config {
 }
 
 // open makes a connection that is ready for MAIL, and begins it for the attempt.
-func (s *Sender) open(ctx context.Context, limit time.Time) (*conn, error) {
+func (s *Sender) open(ctx context.Context, limit time.Time, token string) (*conn, error) {
 	dialing, cancel := context.WithDeadline(ctx, earlier(limit, time.Now().Add(s.timeouts.Dial)))
 	defer cancel()
 	raw, err := s.dialer.DialContext(dialing, "tcp", s.address)
@@ -48,7 +48,7 @@ func (s *Sender) open(ctx context.Context, limit time.Time) (*conn, error) {
 	}
 	c := newConn(raw, s.timeouts)
 	c.begin(ctx, limit)
-	if err := s.greet(c); err != nil {
+	if err := s.greet(c, token); err != nil {
 		c.detach()
 		s.pool.dismiss(c)
 		return nil, err
@@ -64,7 +64,7 @@ func earlier(a, b time.Time) time.Time {
 }
 
 // greet takes a new connection through greeting, TLS, EHLO and AUTH.
-func (s *Sender) greet(c *conn) error {
+func (s *Sender) greet(c *conn, token string) error {
 	if s.security == provider.SecurityTLS {
 		if err := s.encrypt(c); err != nil {
 			return err
@@ -88,7 +88,7 @@ func (s *Sender) greet(c *conn) error {
 	if s.account == nil {
 		return nil
 	}
-	return s.account.authenticate(c)
+	return s.account.authenticate(c, token)
 }
 
 // hello sends EHLO. Servers that know only HELO are not supported: they offer neither TLS nor AUTH.

@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"encoding/base64"
 	"fmt"
 	"io"
 	"strings"
@@ -19,6 +20,8 @@ const (
 	body      = "Subject: x\r\n\r\n.a line with a dot\r\n"
 	mailFrom  = "C: MAIL FROM:<reports@example.com>\n"
 )
+
+func b64(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 
 // text is a rendered message.
 type text struct {

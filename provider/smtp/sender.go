@@ -34,6 +34,8 @@ type Options struct {
 	MaxIdle time.Duration
 	// MaxIdleConns is how many connections are kept; by default the settings' concurrency.
 	MaxIdleConns int
+	// Tokens gives the access tokens for a login by OAuth 2.0; needed for that, and else not used.
+	Tokens provider.Tokens
 	// Logger tells of connections, at level debug; by default nothing is logged.
 	Logger *slog.Logger
 }
@@ -124,10 +126,13 @@ func New(settings provider.Settings, opts Options) (*Sender, error) {
 		return nil, fmt.Errorf("smtp: settings: %w", &mail.Invalid{Problems: problems})
 	}
 	host := &settings.SMTP
+	if host.Auth.Method == provider.AuthOAuth2 && opts.Tokens == nil {
+		return nil, errors.New("smtp: a login by OAuth 2.0 needs tokens")
+	}
 	s := &Sender{
 		security: host.Security,
 		from:     settings.Sender.Address,
-		account:  newAccount(&settings),
+		account:  newAccount(&settings, opts.Tokens),
 		address:  net.JoinHostPort(host.Host, strconv.Itoa(host.Port)),
 		hostname: hostname(opts.Hostname),
 		tls:      tlsConfig(host),
@@ -202,7 +207,17 @@ func (s *Sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome
 // attempt runs t on a kept connection, or on a new one. A kept one that turns out to have been closed meanwhile, before
 // the server took anything, is no failure of the attempt.
 func (s *Sender) attempt(ctx context.Context, t *transaction) error {
-	if c := s.pool.take(); c != nil {
+	token, err := s.account.credential(ctx)
+	if err != nil {
+		return err
+	}
+	c := s.pool.take()
+	if c != nil && c.token != token {
+		// Its token has run out, or is about to.
+		s.pool.dismiss(c)
+		c = nil
+	}
+	if c != nil {
 		c.begin(ctx, t.limit)
 		err := s.use(c, t)
 		var f *fault
@@ -211,12 +226,29 @@ func (s *Sender) attempt(ctx context.Context, t *transaction) error {
 		}
 		s.log.Debug("smtp: a kept connection had been closed; connecting again", "server", s.address)
 	}
-	c, err := s.open(ctx, t.limit)
-	if err != nil {
+	if c, err = s.login(ctx, t.limit, token); err != nil {
 		return err
 	}
 	s.log.Debug("smtp: connected", "server", s.address, "tls", c.encrypted())
 	return s.use(c, t)
+}
+
+// login opens a connection. A token that is refused although it should be good is replaced, once: it may have been revoked.
+func (s *Sender) login(ctx context.Context, limit time.Time, token string) (*conn, error) {
+	c, err := s.open(ctx, limit, token)
+	var f *fault
+	if token == "" || !errors.As(err, &f) || f.Step != stepAuth || f.Class != mail.Configuration || f.Code == 0 {
+		return c, err
+	}
+	s.account.tokens.Reject(token)
+	another, without := s.account.credential(ctx)
+	if without != nil {
+		return nil, without
+	}
+	if another == token {
+		return nil, err
+	}
+	return s.open(ctx, limit, another)
 }
 
 // use runs t on c, and gives c back even if that panics.

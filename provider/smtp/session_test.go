@@ -2,7 +2,6 @@ package smtp
 
 import (
 	"crypto/tls"
-	"encoding/base64"
 	"fmt"
 	"net"
 	"strings"
@@ -219,7 +218,6 @@ func TestTLS(t *testing.T) {
 }
 
 func TestAuth(t *testing.T) {
-	b64 := func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
 	login := "C: AUTH LOGIN\nS: 334 " + b64("Username:") + "\nC: " + b64("reports@example.com") + "\nS: 334 " + b64("Password:") + "\nC: " + b64(password) + "\n"
 	for _, v := range []struct {
 		name   string

@@ -30,6 +30,8 @@ local limits, all_limits = limits_of(provider and provider.limits or ''), limits
 local limited = #limits > 0 or #all_limits > 0
 local everyone_limited = #all_limits > 0 or (provider and provider.all_concurrency < math.huge)
 local ONE = {messages = 1, requests = 1, recipients = 1, upload_bytes = 0}
+-- UNSEEN is what was used by an attempt of which the provider saw nothing.
+local UNSEEN = '0 0 0 0'
 
 -- What calls have in common is read once and written once. Of each key: the units that this run's calls name, how many are
 -- out, and how it flows (mean ms of a hand-over, mean recipients, mean bytes, messages since, since when, last, a second).
@@ -175,7 +177,7 @@ end
 local batches = {}
 local function batch_of(r)
   local id = r.head[BATCH]
-  if not batches[id] then batches[id] = redis.call('HMGET', P .. 'b:' .. id, 'chunks', 'bytes', 'expires', 'cancelled') end
+  if not batches[id] then batches[id] = redis.call('HMGET', P .. 'b:' .. id, 'chunks', 'bytes', 'expires', 'cancelled', 'files') end
   return batches[id]
 end
 
@@ -190,10 +192,21 @@ local function content_of(id, r, b)
   return id, r.head[CHUNKS], r.head[BYTES]
 end
 
+-- request_bytes, part_bytes and always say how the provider takes content; nil if it takes all in one request.
+local request_bytes, part_bytes, always = string.match(provider and provider.upload or '', '^(%d+) (%d+) (%d)$')
+
+-- cost_of_message is what an attempt takes at most; the same as costOf in exceeding.go.
 local function cost_of_message(id, r, b)
   local _, pending = string.gsub(r.head[MARKS], 'p', '')
   local _, _, bytes = content_of(id, r, b)
-  return {messages = 1, requests = 1, recipients = math.max(pending, 1), upload_bytes = tonumber(bytes) or 0}
+  bytes = tonumber(bytes) or 0
+  local cost = {messages = 1, requests = 1, recipients = math.max(pending, 1), upload_bytes = bytes}
+  if not request_bytes then return cost end
+  cost.upload_bytes = math.ceil(bytes * 4 / 3)
+  if always == '1' or bytes > tonumber(request_bytes) then
+    cost.requests = 2 + 2 * (tonumber(b and b[5] or r.head[FILES]) or 0) + math.ceil(bytes / tonumber(part_bytes))
+  end
+  return cost
 end
 
 local function cost_text(c) return c.messages .. ' ' .. c.requests .. ' ' .. c.recipients .. ' ' .. int(c.upload_bytes) end
@@ -335,11 +348,11 @@ local function settle_call(at, s, u)
   local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest, used, refusal = unpack(ARGV, at + 7, at + 20)
   local settled, r = settle({message = message, attempt = tried, verdict = verdict, marks = marks, class = class, line = line,
     counted = counted == '1', delay = tonumber(delay), generation = generation}, now)
-  local telling, refused = settled ~= 'late' and settled ~= 'known' and used == '', nil
+  local seen, refused = used ~= UNSEEN, nil
   if ms ~= '0' and settled ~= 'late' and settled ~= 'known' then
     refused = {ms = tonumber(ms), reason = reason, longest = tonumber(longest), scope = string.sub(refusal, 1, 1), outcome = string.sub(refusal, 3)}
   end
-  settle_holds(s.key, tried, refused, telling, (refused or any_aside()) and r and by_itself(provider, (place(r))))
+  settle_holds(s.key, tried, refused, seen and settled ~= 'late' and settled ~= 'known', (refused or any_aside()) and r and by_itself(provider, (place(r))))
   for i = #u.open, 1, -1 do
     local o = u.open[i]
     if o.attempt == tried then
@@ -350,7 +363,7 @@ local function settle_call(at, s, u)
         books_stamp(s.key, limits, o.taken, spent, now)
         books_stamp('*', all_limits, o.all, spent, now)
       end
-      if used == '' and not refused then s.settled, s.last = s.settled + 1, o end
+      if seen and not refused then s.settled, s.last = s.settled + 1, o end
     end
   end
   return settled

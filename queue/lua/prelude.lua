@@ -56,15 +56,15 @@ end
 
 -- active gives the active provider's version, how it keys its limits ("account" or "mailbox"), the key of the account, its
 -- own sender, the concurrency of each key and of all (math.huge: not limited), and the limits of each key and of all as
--- throttle.Encode wrote them; nil if no provider is active. It is read once in a run.
+-- throttle.Encode wrote them, and how it uploads (Upload in provider.go); nil if no provider is active. It is read once in a run.
 local provider_read, the_provider = false, nil
 local function active()
   if provider_read then return the_provider end
   provider_read = true
-  local p = redis.call('HMGET', P .. 'provider', 'version', 'mode', 'key', 'sender', 'concurrency', 'limits', 'all_concurrency', 'all_limits')
+  local p = redis.call('HMGET', P .. 'provider', 'version', 'mode', 'key', 'sender', 'concurrency', 'limits', 'all_concurrency', 'all_limits', 'upload')
   if not p[1] then return nil end
   the_provider = {version = p[1], mode = p[2], key = p[3], sender = p[4], concurrency = tonumber(p[5]), limits = p[6] or '',
-    all_concurrency = tonumber(p[7]) or math.huge, all_limits = p[8] or ''}
+    all_concurrency = tonumber(p[7]) or math.huge, all_limits = p[8] or '', upload = p[9] or ''}
   return the_provider
 end
 

@@ -5,9 +5,9 @@
 local FORMAT = '1'
 
 -- Positions in a record's head.
-local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES, REQUEUED =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17
-local HEAD = 17
+local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES, REQUEUED, KEPT, FILES =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
+local HEAD = 19
 -- States of a record.
 local QUEUED, SENDING, DELIVERED, FAILED, CANCELLED, EXPIRED = 'q', 's', 'd', 'f', 'c', 'e'
 -- Lines of attempts that a record keeps at most.

@@ -1,0 +1,131 @@
+package graph
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// A message that is too large for one request, and each with verify_sends, goes by a draft. What is kept of it between attempts
+// is "building" or "ready", a space, and its immutable id: only a ready one may have been sent.
+const (
+	building = "building "
+	ready    = "ready "
+)
+
+// immutable asks for an id that stays the same when the message is sent ("Obtain immutable identifiers for Outlook resources").
+var immutable = http.Header{"Prefer": {`IdType="ImmutableId"`}}
+
+// cleanTime bounds what is cleaned up when we are to stop.
+const cleanTime = 10 * time.Second
+
+// byDraft sends by a draft: the one of an earlier attempt if it was ready, else a new one.
+func (a *attempt) byDraft(m message, files []*mail.File) (mail.Outcome, error) {
+	if id, ok := strings.CutPrefix(a.delivery.Kept, ready); ok {
+		o, err := a.sendDraft(id)
+		if f, ok := err.(*fault); !ok || f.Code != http.StatusNotFound {
+			return o, err
+		}
+		// Somebody has removed it from the mailbox; whether it was sent before that, Verify has been asked.
+	} else if id, ok := strings.CutPrefix(a.delivery.Kept, building); ok {
+		if err := a.remove(a.ctx, id); err != nil {
+			return mail.Outcome{}, err
+		}
+	}
+	id, err := a.build(m, files)
+	if err != nil {
+		return mail.Outcome{}, a.abandon(id, err)
+	}
+	return a.sendDraft(id)
+}
+
+// build makes a draft that is complete. The id is that of the draft, if there is one, also beside an error.
+func (a *attempt) build(m message, files []*mail.File) (id string, err error) {
+	m.Properties = append(m.Properties, property{ourID, a.delivery.Message.ID})
+	r := request{step: stepDraft, url: a.user("/messages"), header: immutable}
+	got, err := a.post(r, m)
+	if err != nil {
+		return "", err
+	}
+	if got.status != http.StatusCreated {
+		return "", a.refusal(r, got)
+	}
+	var made struct {
+		ID string `json:"id"`
+	}
+	if err := got.decode(&made); err != nil || made.ID == "" {
+		return "", ours(mail.Temporary, stepDraft, "the answer has no id of the draft")
+	}
+	if err := a.keep(building + made.ID); err != nil {
+		return made.ID, err
+	}
+	for _, f := range files {
+		if err := a.attach(made.ID, f); err != nil {
+			return made.ID, err
+		}
+	}
+	return made.ID, a.keep(ready + made.ID)
+}
+
+// keep stores what is to be known of the draft should this worker die. Without it nothing goes on.
+func (a *attempt) keep(kept string) error {
+	if a.delivery.Keep == nil {
+		return nil
+	}
+	if err := a.delivery.Keep(kept); err != nil {
+		return fmt.Errorf("graph: keep: %w", err)
+	}
+	a.delivery.Kept = kept
+	return nil
+}
+
+// sendDraft sends a draft that is ready.
+func (a *attempt) sendDraft(id string) (mail.Outcome, error) {
+	r := request{step: stepSend, method: http.MethodPost, url: a.draft(id, "/send"), header: immutable, final: true}
+	got, err := a.do(r)
+	o, err := a.accepted(r, got, err)
+	if f, ok := err.(*fault); ok && f.Class == mail.Unknown {
+		return o, err // Verify finds it by its id
+	}
+	if err != nil {
+		err = a.abandon(id, err)
+	}
+	return o, err
+}
+
+func (a *attempt) draft(id, path string) string {
+	return a.user("/messages/" + url.PathEscape(id) + path)
+}
+
+// abandon removes a draft that is not going to be sent by this attempt, and gives why. A mailbox that is throttled is left in
+// peace: the next attempt finds what was kept.
+func (a *attempt) abandon(id string, why error) error {
+	if f, ok := why.(*fault); id == "" || ok && f.Class == mail.Throttled {
+		return why
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(a.ctx), cleanTime)
+	defer cancel()
+	if a.remove(ctx, id) == nil {
+		_ = a.keep("") // else the next attempt finds that it is gone
+	}
+	return why
+}
+
+// remove deletes a draft; one that is gone already is fine.
+func (a *attempt) remove(ctx context.Context, id string) error {
+	cleaning := &attempt{sender: a.sender, delivery: a.delivery, mailbox: a.mailbox, ctx: ctx}
+	r := request{step: stepDraft, method: http.MethodDelete, url: a.draft(id, ""), header: immutable}
+	got, err := cleaning.do(r)
+	if err != nil {
+		return err
+	}
+	if got.status != http.StatusNoContent && got.status != http.StatusNotFound {
+		return cleaning.refusal(r, got)
+	}
+	return nil
+}
