@@ -98,7 +98,7 @@ type Outcome struct {
 	Class      string `json:"class" enum:"temporary,delivered,throttled,configuration,permanent,unknown" doc:"How it ended."`
 	Scope      string `json:"scope,omitempty" enum:"message,recipient,mailbox,provider" doc:"What else would have met the same answer."`
 	Cause      string `json:"cause,omitempty" doc:"What the class alone does not tell, such as mailbox_full or credentials. More can be added."`
-	Step       string `json:"step,omitempty" doc:"Where it was decided: dial, tls, greeting, ehlo, auth, mail, rcpt, data, body, render."`
+	Step       string `json:"step,omitempty" doc:"Where it was decided: dial, tls, greeting, ehlo, auth, mail, rcpt, data, body, render; token, send, draft, attachment, upload, verify."`
 	Code       int    `json:"code,omitempty" doc:"The SMTP reply code or the HTTP status."`
 	Enhanced   string `json:"enhanced,omitempty" doc:"The enhanced status code of RFC 3463, or the provider's error code."`
 	Reply      string `json:"reply,omitempty" doc:"The provider's own words, or ours if it said nothing. They can name recipients."`

@@ -167,7 +167,8 @@ type Outcome struct {
 	Scope Scope
 	// Cause says why, where class, scope, step and code do not tell enough; may be empty.
 	Cause Cause
-	// Step is where it was decided: "dial", "tls", "greeting", "ehlo", "auth", "mail", "rcpt", "data", "body", "render".
+	// Step is where it was decided: "dial", "tls", "greeting", "ehlo", "auth", "mail", "rcpt", "data", "body", "render"; "token",
+	// "send", "draft", "attachment", "upload", "verify".
 	Step string
 	// Code is the SMTP reply code or the HTTP status; 0 if there was no reply.
 	Code int

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/postroom/postroom/mail"
@@ -23,11 +24,17 @@ type meaning struct{ happened, remedy string }
 // and enhanced code. It always has something to say, also about causes and steps that it does not know.
 func Advise(o mail.Outcome) Advice {
 	m, ok := causes[o.Cause]
+	if web, other := webCauses[o.Cause]; other && !slices.Contains(smtpSteps, o.Step) {
+		m = web
+	}
 	if !ok {
 		m = meaningOf(o)
 	}
 	return Advice{Happened: m.happened, Postroom: does(o), Remedy: m.remedy}
 }
+
+// smtpSteps are those of a connection to a mail server; all others are of HTTP.
+var smtpSteps = []string{"", "dial", "tls", "greeting", "ehlo", "auth", "mail", "rcpt", "data", "body"}
 
 // sign is by what an outcome without a cause is told. Empty fields match anything.
 type sign struct {

@@ -224,3 +224,24 @@ var causes = map[mail.Cause]meaning{
 			"the proxy of its environment, and whether the provider reports an outage.",
 	},
 }
+
+// webCauses says what some causes mean where it is Microsoft Graph, or the login service, that can't be reached.
+var webCauses = map[mail.Cause]meaning{
+	mail.HostNotFound: {
+		"The name of Microsoft Graph, or of the login service, is not in the DNS.",
+		"Check provider.microsoft365.cloud, graph_url and login_url there, and provider.smtp.auth.oauth2.token_url, in postroom.yaml; and the " +
+			"DNS that this machine asks." + restart,
+	},
+	mail.CertificateInvalid: {
+		"The certificate of Microsoft Graph, or of the login service, is not one that this machine trusts.",
+		"If a proxy looks into encrypted traffic here, have this machine trust the proxy's authority; else find out who answers in its place.",
+	},
+	mail.TLSRefused: {
+		"Postroom and Microsoft Graph, or the login service, found no way to encrypt that both accept.",
+		"See what stands between this machine and the internet: Postroom wants TLS 1.2 or later.",
+	},
+	mail.TLSNotSpoken: {
+		"What answers for Microsoft Graph, or for the login service, does not encrypt.",
+		"Check graph_url, login_url and token_url in postroom.yaml, and the proxy of the environment (HTTPS_PROXY)." + restart,
+	},
+}

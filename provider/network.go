@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
 
@@ -33,7 +34,7 @@ func Disconnected(step string, err error) mail.Outcome {
 		o.Cause, o.Reply = mail.HostNotFound, "no such host: "+dns.Name
 	case errors.As(err, &untrusted):
 		o.Cause, o.Reply = mail.CertificateInvalid, "the server's certificate is not valid: "+untrusted.Err.Error()
-	case errors.As(err, &notTLS):
+	case errors.As(err, &notTLS), errors.Is(err, http.ErrSchemeMismatch):
 		o.Cause, o.Reply = mail.TLSNotSpoken, "the server does not speak TLS on this port"
 	case errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error"):
 		o.Cause, o.Reply = mail.TLSRefused, "the TLS handshake failed: "+op.Err.Error()
@@ -41,8 +42,12 @@ func Disconnected(step string, err error) mail.Outcome {
 		o.Class, o.Reply = mail.Temporary, "timed out"
 	case errors.Is(err, io.EOF):
 		o.Class, o.Reply = mail.Temporary, "the server closed the connection"
-	default:
-		o.Class, o.Reply = mail.Temporary, err.Error()
+	case errors.As(err, &dns):
+		o.Class, o.Reply = mail.Temporary, "the name can't be resolved now: "+dns.Name+": "+dns.Err
+	case errors.As(err, &op):
+		o.Class, o.Reply = mail.Temporary, op.Error()
+	default: // err may repeat what is secret, such as a proxy's password
+		o.Class, o.Reply = mail.Temporary, "no connection, or it broke"
 	}
 	return o
 }

@@ -1,6 +1,7 @@
 package provider
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/postroom/postroom/mail"
@@ -209,11 +210,8 @@ func (l *Limits) microsoft() {
 
 // microsoftHost reports whether host takes SMTP for Exchange Online, in the global cloud or a national one.
 func microsoftHost(host string) bool {
-	switch strings.ToLower(strings.TrimSuffix(host, ".")) {
-	case "smtp.office365.com", "smtp.office365.us", "smtp.partner.outlook.cn":
-		return true
-	}
-	return false
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return slices.ContainsFunc(clouds, func(c Cloud) bool { return c.SMTP == host })
 }
 
 // setDefault gives *v the value d if it has none.

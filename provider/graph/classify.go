@@ -94,6 +94,10 @@ func (a *attempt) refusal(r request, got *answer) *fault {
 		v = byStatus(got.status, o.RetryAfter > 0)
 	}
 	o.Class, o.Scope, o.Cause = v.class, v.scope, v.cause
+	if o.Cause == mail.PermissionMissing {
+		// Permissions are inside the token: the next one may have what this one lacks.
+		a.sender.tokens.Reject(a.token)
+	}
 	switch {
 	case o.Class == mail.Unknown && !(r.final && a.hasPassed()):
 		o.Class = mail.Temporary // whatever became of it, it was not the message that went out

@@ -62,6 +62,8 @@ type attempt struct {
 	mailbox  string
 	ctx      context.Context // ends when we are to stop; past the point of no return it does not matter
 
+	token string // of the last request that showed one
+
 	mu     sync.Mutex
 	passed bool  // the point of no return
 	why    error // why it must not be passed
@@ -139,6 +141,7 @@ func (a *attempt) do(r request) (*answer, error) {
 			if token, err = a.sender.token(a.ctx); err != nil {
 				return nil, err
 			}
+			a.token = token
 		}
 		answer, err := a.once(r, token)
 		if err != nil || answer.status != http.StatusUnauthorized || r.anonymous || try > 0 {

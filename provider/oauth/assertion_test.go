@@ -199,6 +199,9 @@ func TestAFileThatHoldsNoTokenIsNotSent(t *testing.T) {
 			strings.Contains(o.Reply, "root") || strings.Contains(o.Reply, dir) {
 			t.Errorf("%s: %+v", file, o)
 		}
+		if file == os.DevNull && !strings.Contains(o.Reply, "not a regular file") {
+			t.Errorf("it was opened, and a pipe can keep whoever opens it waiting: %s", o.Reply)
+		}
 	}
 	if l.count() != 0 {
 		t.Error("it was sent")

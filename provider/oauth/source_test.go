@@ -1,10 +1,13 @@
 package oauth
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -225,8 +228,8 @@ func TestFiftyWorkersDoNotHammerALoginServiceThatRefuses(t *testing.T) {
 			var wg sync.WaitGroup
 			for range 50 {
 				wg.Go(func() {
-					if o := wantFault(t, s); o.Cause != mail.SecretExpired {
-						t.Errorf("%+v", o)
+					if _, err := s.Token(t.Context()); err == nil || err.Error() != refused.Error() {
+						t.Error(err)
 					}
 				})
 			}
@@ -295,7 +298,9 @@ func TestARejectedTokenIsReplacedOnce(t *testing.T) {
 		for range 50 {
 			wg.Go(func() {
 				s.Reject("1")
-				wantToken(t, s, "2")
+				if got, err := s.Token(t.Context()); got != "2" || err != nil {
+					t.Errorf("got %q, %v", got, err)
+				}
 				s.Reject("1") // by whoever had the old one, and is late
 			})
 		}
@@ -333,6 +338,28 @@ func TestARequestWithoutAnAnswerEnds(t *testing.T) {
 		o := wantFault(t, s)
 		if time.Since(began) != fetchTimeout || o.Class != mail.Temporary || o.Scope != mail.ScopeProvider || o.Reply != "timed out" {
 			t.Errorf("after %v: %+v", time.Since(began), o)
+		}
+	})
+}
+
+func TestWhoRunsPostroomIsToldOfEachFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		i := &issuer{life: time.Hour}
+		s := newSource(i.fetch, slog.New(slog.NewTextHandler(&log, nil)))
+		t.Cleanup(s.Close)
+		wantToken(t, s, "1")
+		if log.Len() > 0 {
+			t.Error(log.String())
+		}
+		i.set(func(i *issuer) { i.fault = refused })
+		time.Sleep(55 * time.Minute)
+		wantToken(t, s, "1")
+		synctest.Wait()
+		for _, part := range []string{"level=WARN", "class=configuration", "cause=secret_expired", "in_a_row=1", "usable_still=true"} {
+			if !strings.Contains(log.String(), part) {
+				t.Errorf("no %s in %s", part, log.String())
+			}
 		}
 	})
 }
