@@ -143,8 +143,9 @@ func (s *Sender) begin(ctx context.Context, d *provider.Delivery) *attempt {
 // Bounds of requests. Graph takes about 4 MB: attachments of together 3 MB as base64, and the rest.
 const (
 	maxRequest = 4_000_000
-	// maxAttachment is the largest file that is attached in one request (Microsoft Graph, "Attach large files").
-	maxAttachment = 3 << 20
+	// minUpload is the smallest file that an upload session takes (Microsoft Graph, "Attach large files"). One that is smaller by
+	// no more than what the rest of a request takes of its 4 MB fits neither way: Exchange says so.
+	minUpload = 3 << 20
 	// RangeBytes is how much of a larger one is uploaded at once: a multiple of 320 KiB, at most 4 MB.
 	RangeBytes = 10 * 320 << 10
 	// OneRequestBytes is the size of content, texts and files together, that goes in one request in any case.

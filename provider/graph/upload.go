@@ -10,7 +10,7 @@ import (
 
 // attach adds a file to a draft.
 func (a *attempt) attach(draft string, f *mail.File) error {
-	if len(f.Bytes) >= maxAttachment {
+	if len(f.Bytes) >= minUpload {
 		return a.upload(draft, f)
 	}
 	r := request{step: stepAttachment, url: a.draft(draft, "/attachments"), header: immutable}
