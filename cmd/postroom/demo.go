@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
@@ -20,19 +21,21 @@ import (
 
 	"github.com/postroom/postroom/admin"
 	"github.com/postroom/postroom/config"
-	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
-	"github.com/postroom/postroom/provider/smtp/smtptest"
 )
 
 func newDemoCommand() *cobra.Command {
 	var exit, verbose bool
 	var subscribers int
+	var kind string
 	c := &cobra.Command{
 		Use:   "demo",
 		Short: "Show Postroom at work, with nothing installed",
 		Long: `Show Postroom at work, with nothing installed: an embedded Redis, a local mail server with an inbox to look at, the API and
 a worker in this one process. A sample of all three kinds of mail goes through them.
+
+With --provider microsoft365 the mail server is a simulated Microsoft 365, which keeps Microsoft's limits strictly: 30 messages a
+minute. That takes minutes; "postroom mailbox explain" shows meanwhile what binds, and when it will be through.
 
 No mail leaves this machine, and nothing is kept: the embedded Redis forgets everything when the demo ends.`,
 		Args: arguments(),
@@ -41,13 +44,15 @@ No mail leaves this machine, and nothing is kept: the embedded Redis forgets eve
 			if verbose {
 				level = slog.LevelDebug
 			}
-			d := &demo{out: cmd.OutOrStdout(), subscribers: subscribers,
+			d := &demo{out: cmd.OutOrStdout(), subscribers: subscribers, kind: provider.Kind(kind),
 				log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))}
 			return d.run(cmd.Context(), exit)
 		},
 	}
 	c.Flags().BoolVar(&exit, "exit", false, "end after delivery, with status 0 only if everything arrived intact")
 	c.Flags().BoolVar(&verbose, "verbose", false, "log every attempt")
+	c.Flags().StringVar(&kind, "provider", "smtp", "what to deliver to: smtp or microsoft365, both simulated on this machine")
+	completeWith(c, "provider", "smtp", "microsoft365")
 	c.Flags().IntVar(&subscribers, "subscribers", 200, "subscribers of the sample report")
 	return c
 }
@@ -56,9 +61,8 @@ type demo struct {
 	out         io.Writer
 	log         *slog.Logger
 	subscribers int
+	kind        provider.Kind
 }
-
-var demoSender = mail.Address{Address: "reports@postroom.example", Name: "Postroom Demo"}
 
 func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -71,13 +75,12 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	defer store.Close()
 	go keepTime(ctx, store)
 
-	inbox, err := smtptest.NewInbox(smtptest.InboxOptions{Security: provider.SecurityStartTLS, Username: "demo", Password: rand.Text(),
-		MaxMessages: d.subscribers + 1000})
+	peer, err := newDemoPeer(d.kind, d.subscribers)
 	if err != nil {
-		return fmt.Errorf("demo: mail server: %w", err)
+		return err
 	}
-	defer func() { err = errors.Join(err, inbox.Close()) }()
-	page, err := serveInbox(inbox)
+	defer func() { err = errors.Join(err, peer.close()) }()
+	page, err := serveInbox(peer.page)
 	if err != nil {
 		return err
 	}
@@ -86,8 +89,7 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	token := rand.Text()
 	sum := sha256.Sum256([]byte(token))
 	cfg := config.Default()
-	settings := inbox.Settings(demoSender)
-	cfg.Provider = &settings
+	cfg.Provider = &peer.settings
 	cfg.Auth.Tokens = []config.Token{{Name: "demo", Role: "admin", SHA256: hex.EncodeToString(sum[:])}}
 	cfg.HTTP.Listen = "127.0.0.1:0"
 	client := redis.NewClient(&redis.Options{Addr: store.Addr(), PoolSize: connections(cfg)})
@@ -104,7 +106,7 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	}()
 
 	api := "http://" + s.listener.Addr().String()
-	d.say("Postroom's demo: an embedded Redis, a mail server, the API and a worker, in this one process.")
+	d.say("Postroom's demo: an embedded Redis, %s, the API and a worker, in this one process.", peer.what)
 	d.say("This Redis forgets everything when the demo ends, and no mail leaves this machine.")
 	d.say("")
 	d.say("  Inbox    http://%s/", page.Addr)
@@ -113,6 +115,9 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	d.say("  To try the commands in another terminal:")
 	d.say("    export POSTROOM_URL=%s POSTROOM_TOKEN=%s", api, token)
 	d.say("    postroom send --to you@example.com --kind alert --subject Hello --text 'It works.'")
+	if d.kind == provider.KindMicrosoft365 {
+		d.say("    postroom mailbox explain %s", demoSender.Address)
+	}
 	d.say("")
 	producer, err := admin.NewClient(api, token, http.DefaultClient)
 	if err != nil {
@@ -125,7 +130,7 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	if err := d.watch(ctx, producer, sent, served); err != nil {
 		return err
 	}
-	if err := sent.check(inbox.Messages()); err != nil {
+	if err := peer.check(sent); err != nil {
 		return fmt.Errorf("demo: not everything arrived intact: %w", err)
 	}
 	d.say("All %d messages arrived intact: every attachment equal by hash, every name in its place.", sent.total())
@@ -156,7 +161,7 @@ func (d *demo) watch(ctx context.Context, c *admin.Client, sent *sample, served 
 			return fmt.Errorf("demo: %w", err)
 		}
 		if live && done != shown {
-			_, _ = fmt.Fprintf(d.out, "\r  delivered %d of %d", done, sent.total())
+			_, _ = fmt.Fprintf(d.out, "\r  delivered %d of %d%s", done, sent.total(), d.forecast(ctx, c))
 			shown = done
 		}
 		if done == sent.total() {
@@ -166,8 +171,8 @@ func (d *demo) watch(ctx context.Context, c *admin.Client, sent *sample, served 
 			d.say("Delivered %d messages in %s.", done, time.Since(begun).Round(10*time.Millisecond))
 			return nil
 		}
-		if time.Since(begun) > 5*time.Minute {
-			return errors.New("demo: not everything was delivered within 5 minutes; try --verbose")
+		if limit := d.patience(sent.total()); time.Since(begun) > limit {
+			return fmt.Errorf("demo: not everything was delivered within %s; try --verbose", limit)
 		}
 		select {
 		case <-tick.C:
@@ -178,6 +183,27 @@ func (d *demo) watch(ctx context.Context, c *admin.Client, sent *sample, served 
 			return err
 		}
 	}
+}
+
+// patience is how long so many messages may take.
+func (d *demo) patience(messages int) time.Duration {
+	const spare = 5 * time.Minute
+	if d.kind == provider.KindMicrosoft365 {
+		return spare + time.Duration(messages)*2*time.Second // 30 a minute
+	}
+	return spare
+}
+
+// forecast says when a throttled mailbox will be through; "" if nothing throttles it.
+func (d *demo) forecast(ctx context.Context, c *admin.Client) string {
+	if d.kind != provider.KindMicrosoft365 {
+		return ""
+	}
+	m, err := c.Mailbox(ctx, demoSender.Address)
+	if err != nil || m.Through.IsZero() {
+		return strings.Repeat(" ", 40)
+	}
+	return fmt.Sprintf("; the rest in %-25s", aboutText(time.Until(m.Through)))
 }
 
 // keepTime lets keys of the embedded Redis expire, which it does not do by itself.
@@ -195,12 +221,12 @@ func keepTime(ctx context.Context, store *miniredis.Miniredis) {
 }
 
 // serveInbox shows the inbox on a free port of this machine.
-func serveInbox(inbox *smtptest.Inbox) (*http.Server, error) {
+func serveInbox(page http.Handler) (*http.Server, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("demo: inbox page: %w", err)
 	}
-	server := &http.Server{Addr: listener.Addr().String(), Handler: inbox.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Addr: listener.Addr().String(), Handler: page, ReadHeaderTimeout: 10 * time.Second}
 	go func() { _ = server.Serve(listener) }()
 	return server, nil
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -140,6 +141,11 @@ func (s *sample) check(received []*smtptest.Message) error {
 			return fmt.Errorf("message %d: %w", m.ID, err)
 		}
 	}
+	return s.once(seen)
+}
+
+// once reports whether each recipient has one message; seen counts them.
+func (s *sample) once(seen map[string]int) error {
 	if len(seen) != s.total() {
 		return fmt.Errorf("%d recipients have mail, want %d", len(seen), s.total())
 	}
@@ -149,6 +155,11 @@ func (s *sample) check(received []*smtptest.Message) error {
 		}
 	}
 	return nil
+}
+
+func hexDigest(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }
 
 func checkReport(m *netmail.Message, name string) error {
