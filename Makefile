@@ -15,8 +15,8 @@ help:
 	@echo 'make lint    the same without the tests'
 	@echo 'make build   bin/postroom, static'
 	@echo 'make bench   what a mail costs, as ratios in one run'
-	@echo 'make proof   the long proofs: every part arrives once, an interrupted request, clocks apart, limits'
-	@echo 'make chaos   kill workers, network and Redis while mail goes out'
+	@echo 'make proof   the long proofs: every part arrives once, an interrupted request, clocks apart, limits, refusals'
+	@echo 'make chaos   kill workers, network and Redis while mail goes out; requeue, cancel and expire it, too'
 	@echo 'make fuzz    every fuzzer for FUZZTIME=$(FUZZTIME)'
 	@echo 'make deps    install the servers that the tests start (Debian, as root)'
 	@echo 'make clean   remove what was built'
@@ -42,10 +42,10 @@ bench: deps
 	$(FULL) -run '^TestDrain$$'
 
 proof: deps
-	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held)'
+	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held|AWrong|AServer|AFull|RetryAfter|OneOfEach|FiftyThousand)'
 
 chaos: deps
-	$(FULL) -run '^Test(Killed|Terminated|MailOfAKilled|Stopped|WhatIsAccepted)'
+	$(FULL) -run '^Test(Killed|Terminated|MailOfAKilled|Stopped|WhatIsAccepted|AKilledProbe|RequeueCancel)'
 
 # One fuzzer at a time, for go test -fuzz takes no more. Little minimizing: it can eat all the time, with nothing tried.
 fuzz:

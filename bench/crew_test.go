@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -224,6 +225,12 @@ func (l line) Send(_ context.Context, d *provider.Delivery) ([]mail.Outcome, err
 	switch answer, err := bufio.NewReader(conn).ReadString('\n'); {
 	case err != nil:
 		return all(mail.Unknown, mail.ScopeMessage, "No answer.")
+	case strings.HasPrefix(answer, retryAfter):
+		silence, err := time.ParseDuration(strings.TrimSpace(strings.TrimPrefix(answer, retryAfter)))
+		if err != nil {
+			return nil, err
+		}
+		return provider.All(len(d.Recipients), mail.Outcome{Class: mail.Throttled, Scope: mail.ScopeMailbox, Step: "line", Reply: "Too fast.", RetryAfter: silence}), nil
 	case answer != "\n":
 		return all(mail.Throttled, mail.ScopeMailbox, "Too much: "+answer)
 	}

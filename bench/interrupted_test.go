@@ -21,7 +21,8 @@ import (
 // interruption stands between a client and the server, and has the client killed at one of its requests: before the server
 // gets it, in the middle of it, or when the server has answered.
 type interruption struct {
-	proxy *httputil.ReverseProxy
+	proxy  *httputil.ReverseProxy
+	counts func(*http.Request) bool
 
 	mu      sync.Mutex
 	at      int // the request at which it happens, from 1; 0: none
@@ -31,13 +32,14 @@ type interruption struct {
 	answers int // requests that the server answered
 }
 
-func interrupt(t testing.TB, server string) (*interruption, string) {
+// interrupt stands before a server, at the address that it gives. counts says which requests do; nil: all.
+func interrupt(t testing.TB, server string, counts func(*http.Request) bool) (*interruption, string) {
 	t.Helper()
 	target, err := url.Parse(server)
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := &interruption{}
+	i := &interruption{counts: counts}
 	i.proxy = &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(target) },
 		ModifyResponse: func(response *http.Response) error {
@@ -69,6 +71,10 @@ func (i *interruption) now(when string) bool { return i.at != 0 && i.seen == i.a
 
 // ServeHTTP implements http.Handler.
 func (i *interruption) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if i.counts != nil && !i.counts(r) {
+		i.proxy.ServeHTTP(w, r)
+		return
+	}
 	i.mu.Lock()
 	i.seen++
 	before, within, kill := i.now("before"), i.now("within"), i.kill
@@ -111,7 +117,7 @@ func TestInterruptedSendRepeatedSendsEachMessageOnce(t *testing.T) {
 	}})
 	i := install(t, providerTo(server, 10))
 	i.serve()
-	between, address := interrupt(t, i.front.url)
+	between, address := interrupt(t, i.front.url, nil)
 
 	list := filepath.Join(t.TempDir(), "readers.csv")
 	var recipients []string

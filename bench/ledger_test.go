@@ -84,15 +84,23 @@ func inbox(t testing.TB, o smtptest.InboxOptions) *smtptest.Inbox {
 
 // providerTo is the configuration's section for an inbox without TLS and login.
 func providerTo(b *smtptest.Inbox, concurrency int) map[string]any {
-	_, port, _ := strings.Cut(b.Addr(), ":")
+	return providerAt(b.Addr(), concurrency)
+}
+
+// providerAt is the configuration's section for a server without TLS and login.
+func providerAt(address string, concurrency int) map[string]any {
+	host, port, _ := strings.Cut(address, ":")
 	n, _ := strconv.Atoi(port)
 	return map[string]any{
 		"kind":   provider.KindSMTP,
-		"sender": map[string]any{"address": "news@example.com", "name": "News"},
-		"smtp":   map[string]any{"host": b.Host(), "port": n, "security": provider.SecurityNone},
+		"sender": map[string]any{"address": ownSender, "name": "News"},
+		"smtp":   map[string]any{"host": host, "port": n, "security": provider.SecurityNone},
 		"limits": map[string]any{"concurrency": concurrency},
 	}
 }
+
+// ownSender is the provider's own.
+const ownSender = "news@example.com"
 
 // gate holds whoever comes to it until it opens. Close it once.
 type gate chan struct{}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -33,7 +34,7 @@ func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 func runTests(m *testing.M) int {
 	flag.Parse()
 	if !*full {
-		_ = flag.Set("test.parallel", "8") // the proofs mostly wait
+		_ = flag.Set("test.parallel", "10") // the proofs mostly wait
 	}
 	folder, err := os.MkdirTemp("", "postroom")
 	if err != nil {
@@ -184,24 +185,32 @@ const token = "pr_for-tests-only"
 
 // installation is a Postroom of several processes that share a Redis.
 type installation struct {
-	t        testing.TB
-	redis    *queuetest.Redis
-	provider map[string]any
-	api      *admin.Client
-	front    *postroom // serves the API; it is never killed
+	t         testing.TB
+	redis     *queuetest.Redis
+	namespace string // of its keys
+	provider  map[string]any
+	more      map[string]any // sections of the configuration
+	api       *admin.Client
+	front     *postroom // serves the API; it is never killed
 }
 
 // install starts a Redis and a process that serves the API and does not send. provider is the configuration's section.
 func install(t testing.TB, provider map[string]any) *installation {
 	t.Helper()
-	i := &installation{t: t, redis: queuetest.StartTCP(t), provider: provider}
-	i.front = i.serve("--roles", "api")
+	i := &installation{t: t, redis: queuetest.StartTCP(t), namespace: "postroom", provider: provider}
+	i.open("--roles", "api")
+	return i
+}
+
+// open starts the process that serves the API.
+func (i *installation) open(arguments ...string) {
+	i.t.Helper()
+	i.front = i.serve(arguments...)
 	var err error
 	i.api, err = admin.NewClient(i.front.url, token, &http.Client{Timeout: time.Minute, Transport: listing{}})
 	if err != nil {
-		t.Fatal(err)
+		i.t.Fatal(err)
 	}
-	return i
 }
 
 // listing asks for the id of every message of a batch, which the client by itself does not.
@@ -221,12 +230,14 @@ func (i *installation) serve(arguments ...string) *postroom {
 	i.t.Helper()
 	sum := sha256.Sum256([]byte(token))
 	address := freeAddress(i.t)
-	settings, err := json.Marshal(map[string]any{ // JSON is YAML, too
-		"redis":    map[string]any{"url": i.redis.URL},
+	sections := map[string]any{
+		"redis":    map[string]any{"url": i.redis.URL, "namespace": i.namespace},
 		"http":     map[string]any{"listen": address},
 		"auth":     map[string]any{"tokens": []any{map[string]any{"name": "tests", "role": "admin", "sha256": hex.EncodeToString(sum[:])}}},
 		"provider": i.provider,
-	})
+	}
+	maps.Copy(sections, i.more)
+	settings, err := json.Marshal(sections) // JSON is YAML, too
 	if err != nil {
 		i.t.Fatal(err)
 	}
@@ -267,6 +278,9 @@ func (i *installation) accept(b mail.Batch) (batch string, ids []string) {
 	}
 	return accepted.ID, ids
 }
+
+// hands is how many messages a unit of concurrency has begun at most.
+const hands = 4
 
 // counts gives a batch's counts; nil if the server can't say at the moment.
 func (i *installation) counts(batch string) *admin.BatchCounts {

@@ -15,8 +15,8 @@ import (
 )
 
 // strict is a provider that enforces its limits by books of its own: every stamp, in sliding windows whose ends count too.
-// It shares nothing with the books it is to judge. A request is one line; the answer is one, too, and empty if the message
-// was taken. In between, at any moment, the message is counted.
+// It shares nothing with the books it is to judge. A request is one line; the answer is one, too: empty if the message was
+// taken, else the limit that it exceeds, or "retry-after" and a time. In between, at any moment, the message is counted.
 type strict struct {
 	t       testing.TB
 	address string
@@ -25,6 +25,7 @@ type strict struct {
 	mu        sync.Mutex
 	each, all terms
 	books     map[string]*books // of each mailbox, and of all together under everybody
+	orders    map[string]*order // to be silent, by mailbox
 	requests  []*request        // in the order in which they came
 }
 
@@ -62,8 +63,19 @@ type request struct {
 	mailbox, id, kind string
 	recipients        int
 	arrived, replied  time.Time
-	refused           string // by this limit
+	refused           string        // by this limit
+	silent            time.Duration // it was asked to be silent for so long
 }
+
+// order has a mailbox be silent for a time, again and again.
+type order struct {
+	silence time.Duration
+	times   int       // more to come
+	until   time.Time // of the last one; zero before the first
+}
+
+// probing is how long a request takes that comes after a silence: who comes beside it is seen.
+const probing = 500 * time.Millisecond
 
 // enforce starts a strict server.
 func enforce(t testing.TB, latency time.Duration, each, all terms) *strict {
@@ -72,7 +84,7 @@ func enforce(t testing.TB, latency time.Duration, each, all terms) *strict {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &strict{t: t, address: filepath.Join(folder, "s"), latency: latency, each: each, all: all, books: map[string]*books{}}
+	s := &strict{t: t, address: filepath.Join(folder, "s"), latency: latency, each: each, all: all, books: map[string]*books{}, orders: map[string]*order{}}
 	l, err := net.Listen("unix", s.address)
 	if err != nil {
 		t.Fatal(err)
@@ -108,14 +120,33 @@ func (s *strict) serve(conn net.Conn) {
 		s.t.Errorf("the server was told %q", line)
 		return
 	}
-	s.begin(r)
 	latency := 1 + rand.N(2*s.latency)
+	if s.begin(r) {
+		latency += probing
+	}
 	counts := rand.N(latency)
 	pass(s.t.Context(), counts)
-	s.count(r)
+	if r.silent == 0 {
+		s.count(r)
+	}
 	pass(s.t.Context(), latency-counts)
 	s.end(r)
+	if r.silent > 0 {
+		_, _ = fmt.Fprintln(conn, retryAfter, r.silent)
+		return
+	}
 	_, _ = fmt.Fprintln(conn, r.refused)
+}
+
+// retryAfter comes before a time, in an answer.
+const retryAfter = "retry-after"
+
+// silence has everything of a mailbox refused, with an order to be silent for d. What comes when that is over is refused once
+// more, until that has happened so many times.
+func (s *strict) silence(mailbox string, d time.Duration, times int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.orders[mailbox] = &order{silence: d, times: times}
 }
 
 // scopes visits the two that bind a request: its mailbox and everybody. mu is held.
@@ -131,10 +162,22 @@ func (s *strict) scopes(r *request, visit func(*books, terms)) {
 	}
 }
 
-func (s *strict) begin(r *request) {
+// begin notes a request, and reports whether it is the first one after a silence.
+func (s *strict) begin(r *request) (first bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.arrived = time.Now()
+	if o := s.orders[r.mailbox]; o != nil {
+		first = !o.until.IsZero() && r.arrived.After(o.until)
+		if o.until.IsZero() || first {
+			o.times--
+		}
+		if o.times < 0 {
+			delete(s.orders, r.mailbox)
+		} else {
+			r.silent, o.until = o.silence, r.arrived.Add(o.silence)
+		}
+	}
 	s.requests = append(s.requests, r)
 	s.scopes(r, func(b *books, allowed terms) {
 		b.came++
@@ -144,6 +187,7 @@ func (s *strict) begin(r *request) {
 			b.over++
 		}
 	})
+	return first
 }
 
 func (s *strict) count(r *request) {
@@ -172,6 +216,9 @@ func (s *strict) end(r *request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.replied = time.Now()
+	if o := s.orders[r.mailbox]; o != nil && r.silent > 0 {
+		o.until = r.replied.Add(o.silence)
+	}
 	s.scopes(r, func(b *books, _ terms) { b.open-- })
 }
 
@@ -243,7 +290,7 @@ func (s *strict) taken() int {
 	defer s.mu.Unlock()
 	n := 0
 	for _, r := range s.requests {
-		if r.refused == "" && !r.replied.IsZero() {
+		if r.refused == "" && r.silent == 0 && !r.replied.IsZero() {
 			n++
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/postroom/postroom/mail"
 )
@@ -31,7 +32,7 @@ func TestWhoWaitsTooLongForTheLineIsHandedBackWithoutATrace(t *testing.T) {
 	if s := status(t, q, b.IDs[1]); s.State != Queued || s.Attempts != 0 || len(s.History) != 0 {
 		t.Errorf("the message that was handed back: %+v", s)
 	}
-	leave()
+	leave(nil)
 	a := turn.Next(delivered(first))
 	if a == nil || a.MessageID != b.IDs[1] {
 		t.Fatalf("next is %+v, want the one that was handed back", a)
@@ -64,5 +65,37 @@ func TestACallThatFailsPutsBackWhatItTook(t *testing.T) {
 	}
 	if !slices.Equal(sent, b.IDs) {
 		t.Errorf("%v were sent, want %v", sent, b.IDs)
+	}
+}
+
+func TestWhoWaitsBehindARefusalIsHandedBackUntried(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	b := enqueueBatch(t, q, batch(mail.Report, 3))
+	turn := d.turn()
+	other := turn.hand()
+	first, second := begin(t, turn, nil), begin(t, other, nil)
+	leave, err := first.Line(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := holding(first, "c", mail.ScopeProvider)
+	leave(refused)
+	if _, err := second.Line(t.Context()); !errors.Is(err, ErrLineRefused) {
+		t.Fatalf("%v, want %v", err, ErrLineRefused)
+	}
+	turn.Next(refused)
+	if other.Next(&Settlement{Attempt: second, Verdict: Back, Class: mail.Temporary}) != nil {
+		t.Error("something began in spite of the hold")
+	}
+	if s := status(t, q, b.IDs[1]); s.State != Queued || s.Attempts != 0 || len(s.History) != 0 {
+		t.Errorf("the message that was handed back: %+v", s)
+	}
+	c.advance(10 * time.Second)
+	_, a := only(t, begun(d.turns()))
+	if leave, err := a.Line(t.Context()); err != nil {
+		t.Errorf("after the hold: %v", err)
+	} else {
+		leave(delivered(a))
 	}
 }

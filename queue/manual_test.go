@@ -87,7 +87,7 @@ func (d *desk) turns() []*Turn {
 
 // run gives a turn as handle would run it.
 func (d *desk) run(t *Turn) *Turn {
-	return &Turn{consumer: d.Consumer, id: t.id, key: t.key, unit: t.unit, run: token(8), ends: time.Now().Add(time.Hour), line: make(chan struct{}, 1)}
+	return &Turn{consumer: d.Consumer, id: t.id, key: t.key, unit: t.unit, run: token(8), ends: time.Now().Add(time.Hour), line: newHandLine()}
 }
 
 // turn gives the one turn that is handed out.

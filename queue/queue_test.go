@@ -81,7 +81,7 @@ func consume(t *testing.T, q *Queue, version string, settle func(*Attempt) *Sett
 					continue
 				}
 				last = settle(a)
-				leave()
+				leave(last)
 			}
 		}})
 	ctx, cancel := context.WithCancel(context.Background())

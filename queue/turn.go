@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/postroom/postroom/mail"
@@ -25,10 +26,10 @@ type Turn struct {
 	run      string
 	ends     time.Time
 	over     bool
-	open     *Attempt      // begun and not settled
-	begun    int           // attempts of this hand
-	line     chan struct{} // of all hands: filled while one of them hands over
-	more     func()        // starts the other hands; nil if it has been called, or if this is one of them
+	open     *Attempt  // begun and not settled
+	begun    int       // attempts of this hand
+	line     *handLine // of all hands
+	more     func()    // starts the other hands; nil if it has been called, or if this is one of them
 }
 
 // hands is how many messages a unit has begun at most, of which one is handed over. The others hide how long Redis takes; they
@@ -61,6 +62,7 @@ type Attempt struct {
 	onLine   bool // it has the line already
 	passed   bool // it waited too long for the line: as if it had never begun
 	lease    *lease
+	begun    time.Time // when it was asked for, by this machine's clock
 	deadline time.Time // when others take it for lost
 	twice    bool      // its record is marked a second time, before the point of no return
 	fenced   bool      // its point of no return may have been passed
@@ -70,29 +72,44 @@ type Attempt struct {
 // while other units have their hands free.
 const linePatience = 200 * time.Millisecond
 
-// ErrLineBusy says that the turn's other message takes its time: hand this one back.
-var ErrLineBusy = errors.New("queue: the unit's line is busy")
+// What Attempt.Line gives if the attempt is to be handed back.
+var (
+	// ErrLineBusy: the unit's other message takes its time.
+	ErrLineBusy = errors.New("queue: the unit's line is busy")
+	// ErrLineRefused: the unit's other message met a refusal that this one would meet too.
+	ErrLineRefused = errors.New("queue: the unit's other message was refused")
+)
+
+// handLine is what the hands of a unit take turns on: one of them at a time is with the provider.
+type handLine struct {
+	busy chan struct{} // filled while one is
+
+	mu      sync.Mutex
+	refused time.Time // when a refusal was last met that holds mail
+}
+
+func newHandLine() *handLine { return &handLine{busy: make(chan struct{}, 1)} }
 
 // Line waits until no other attempt of the same unit is with the provider. Call it before anything is sent, and leave when
-// the outcome is known. On an error (ErrLineBusy, or that of ctx) nothing may be sent: the attempt is to be handed back.
-func (a *Attempt) Line(ctx context.Context) (leave func(), err error) {
+// the outcome is known: with a Settlement whose Hold is set the attempts that wait behind it are not tried. On an error (ErrLineBusy,
+// ErrLineRefused, or that of ctx) nothing may be sent: the attempt is to be handed back.
+func (a *Attempt) Line(ctx context.Context) (leave func(*Settlement), err error) {
 	if a.turn == nil {
-		return func() {}, nil // the zero Attempt has the line to itself
+		return func(*Settlement) {}, nil // the zero Attempt has the line to itself
 	}
 	if a.onLine {
 		return a.leaveLine, nil
 	}
-	select {
-	case a.turn.line <- struct{}{}:
-		a.onLine = true
-		return a.leaveLine, nil
-	default:
-	}
 	patience := time.NewTimer(linePatience)
 	defer patience.Stop()
 	select {
-	case a.turn.line <- struct{}{}:
+	case a.turn.line.busy <- struct{}{}:
 		a.onLine = true
+		if a.turn.line.refusedSince(a.begun) {
+			a.leaveLine(nil)
+			a.passed = true
+			return nil, ErrLineRefused
+		}
 		return a.leaveLine, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -102,11 +119,23 @@ func (a *Attempt) Line(ctx context.Context) (leave func(), err error) {
 	}
 }
 
-func (a *Attempt) leaveLine() {
-	if a.onLine {
-		a.onLine = false
-		<-a.turn.line
+func (l *handLine) refusedSince(t time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refused.After(t)
+}
+
+func (a *Attempt) leaveLine(s *Settlement) {
+	if !a.onLine {
+		return
 	}
+	a.onLine = false
+	if l := a.turn.line; s != nil && s.Hold > 0 {
+		l.mu.Lock()
+		l.refused = time.Now()
+		l.mu.Unlock()
+	}
+	<-a.turn.line.busy
 }
 
 // Refused reports whether an earlier attempt was refused for good by a recipient.
@@ -251,7 +280,7 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 		switch answer.what {
 		case "attempt":
 			// Open from here on: a panic while it is prepared, or settled, must not leave its record without a unit.
-			t.open = &Attempt{ID: attempt, MessageID: answer.message, turn: t, lease: l, deadline: asked.Add(c.options.AttemptTimeout)}
+			t.open = &Attempt{ID: attempt, MessageID: answer.message, turn: t, lease: l, begun: asked, deadline: asked.Add(c.options.AttemptTimeout)}
 			t.unit = answer.unit
 			if t.begun++; t.begun == 2 && answer.ahead && t.more != nil {
 				t.more()
@@ -260,7 +289,7 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 			if fault == nil {
 				return a
 			}
-			t.open.leaveLine()
+			t.open.leaveLine(nil)
 			last = fault
 		case "again":
 		default:
@@ -435,7 +464,7 @@ const faultDelay = time.Minute
 func (t *Turn) end() {
 	var last *Settlement
 	if a := t.open; a != nil {
-		a.leaveLine()
+		a.leaveLine(nil)
 		// It counts, and comes back later: a message that always meets the fault must not stop the others.
 		last = &Settlement{Attempt: a, Verdict: Again, Class: mail.Temporary, Counted: true, Delay: t.consumer.faultDelay}
 		if a.fenced {

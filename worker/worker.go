@@ -76,7 +76,7 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	}
 	given := time.Now()
 	leave, err := a.Line(ctx)
-	if errors.Is(err, queue.ErrLineBusy) {
+	if errors.Is(err, queue.ErrLineBusy) || errors.Is(err, queue.ErrLineRefused) {
 		w.log.Debug("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", err)
 		return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
 	}
@@ -86,10 +86,12 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	var used provider.Usage
 	if err == nil {
 		outcomes, err = w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return w.handOver(ctx, a, &onUnknown, &used, fence) })
-		leave()
 	}
 	took := time.Since(begun)
 	if err != nil {
+		if leave != nil {
+			leave(nil)
+		}
 		w.log.Info("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", err)
 		return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
 	}
@@ -99,6 +101,7 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	}
 	s := decide(a, outcomes, policy{schedule: schedule, onUnknown: onUnknown,
 		now: a.Now.Add(time.Since(given)), random: rand.Float64()})
+	leave(s)
 	if used != (provider.Usage{}) {
 		s.Used = &throttle.Cost{Messages: int64(used.Messages), Requests: int64(used.Requests), Recipients: int64(used.Recipients), UploadBytes: used.UploadBytes}
 	}
