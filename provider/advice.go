@@ -135,6 +135,6 @@ const probing = "One message is tried now and then, at intervals that grow up to
 
 // unknown says what becomes of a message of which nobody knows whether it was sent.
 func unknown(again string) string {
-	return "The setting on_unknown of its kind (kinds.alert.on_unknown and the like) decides. With resend, the default, the message is tried again " + again + ", with the same " +
+	return "A provider that can look it up is asked first what became of the message. Else the setting on_unknown of its kind (kinds.alert.on_unknown and the like) decides. With resend, the default, the message is tried again " + again + ", with the same " +
 		"Message-ID; a recipient may get it twice. With hold it is kept in the failed store."
 }
