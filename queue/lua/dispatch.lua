@@ -215,8 +215,8 @@ else
       key, since = popped[1], popped[2]
     end
     if not key then break end
-    if since then redis.call('HSETNX', P .. 'senior', key, since) end
     local given, more = visit(key, 1)
+    if since and given > 0 then redis.call('HSETNX', P .. 'senior', key, since) end
     room, everyone = room - given, everyone - given
     if more then line_up(key, now + 0.1 + i / 1000) end
     if i == KEYS_AT_ONCE then answer[1] = 0 end

@@ -34,9 +34,10 @@ end
 flush(now, tonumber(ARGV[3]))
 -- What is kept of a key that has sent nothing for as long, and is neither held nor paused.
 for _, key in ipairs(redis.call('ZRANGEBYSCORE', P .. 'mailboxes', '-inf', int(now - tonumber(ARGV[2])), 'LIMIT', 0, STEPS)) do
-  if silent_until(key) <= now and redis.call('SISMEMBER', P .. 'aside', key) == 0 then
+  if silent_until(key) <= now and not out_of_rings(key) then
     redis.call('UNLINK', P .. 'k:' .. key)
     redis.call('ZREM', P .. 'mailboxes', key)
+    redis.call('SREM', P .. 'aside', key)
   end
 end
 if #old == STEPS and answer[2] > 0 then answer[1] = 1 end

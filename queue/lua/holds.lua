@@ -71,21 +71,6 @@ local function hold(key, refusal, now)
   redis.call('HSET', k, 'until', int(now + ms), 'reason', refusal.reason, 'outcome', refusal.outcome, 'version', provider and provider.version or '')
 end
 
--- let_go ends a hold.
-local function let_go(key)
-  redis.call('HDEL', P .. 'k:' .. key, 'until', 'reason', 'since', 'refused', 'version', 'outcome', 'probe')
-  silences[key] = nil
-  if not bring_back(key) then flag(key) end
-  redis.call('SREM', P .. 'aside', key)
-end
-
--- unprobe gives up a probe that told nothing; another is to.
-local function unprobe(key)
-  redis.call('HDEL', P .. 'k:' .. key, 'probe')
-  silences[key] = nil
-  if not bring_back(key) then flag(key) end
-end
-
 -- by_itself gives a sender who can be held by himself, as others send by the same account; nil if he can't.
 local function by_itself(provider, sender)
   if not provider or provider.mode ~= 'account' or sender == '-' or sender == provider.sender or sender == provider.key then return nil end
@@ -101,13 +86,31 @@ local function keep_aside(provider, sender, now)
   if s.hold == 0 or not by_itself(provider, sender) then redis.call('SREM', P .. 'aside', sender) end
 end
 
+-- go_on has whatever waited for a scope wait no longer than it has to: its hold has changed.
+local function go_on(scope, now)
+  silences[scope] = nil
+  if redis.call('SISMEMBER', P .. 'aside', scope) == 1 then keep_aside(active(), scope, now) else flag(scope) end
+end
+
+-- let_go ends a hold.
+local function let_go(scope, now)
+  redis.call('HDEL', P .. 'k:' .. scope, 'until', 'reason', 'since', 'refused', 'version', 'outcome', 'probe')
+  go_on(scope, now)
+end
+
+-- unprobe gives up a probe that told nothing; another is to.
+local function unprobe(scope, now)
+  redis.call('HDEL', P .. 'k:' .. scope, 'probe')
+  go_on(scope, now)
+end
+
 -- first_of_all gives the key, and the cost, of a message that takes more of the provider's limits than another would, and so
 -- waits for more room; nil if there is none, or if it can't go for another reason. Until it has begun only alerts may go.
 local function first_of_all(provider, now)
   local value = redis.call('GET', P .. 'first')
   if not value then return nil end
   local key, cost = string.match(value, '^([^\t]*)\t(.*)$')
-  if silent_until(key) > now or in_doubt(key, now) then return nil end
+  if silent_until(key) > now or probed(key, now) then return nil end
   local senders = senders_of(provider, key)
   for _, kind in ipairs({'a', 'r', 's'}) do
     if not senders and redis.call('EXISTS', P .. 's:' .. kind) == 1 then return {key = key, cost = cost} end

@@ -113,27 +113,38 @@ local function write_flow(s)
 end
 
 -- reaches says what a refusal holds: one sender of an account, whose mail alone is refused; a mailbox; an account; or
--- everything.
+-- everything. Nil: what was refused are not the active settings.
 local function reaches(key, scope, reason, sender)
   if not provider then return key end
-  if provider.mode == 'mailbox' then return scope == 'p' and '*' or key end
-  return scope == 'b' and reason == 'configuration' and sender or key
+  local held = key
+  if provider.mode == 'mailbox' then
+    if scope == 'p' then held = '*' end
+  elseif scope == 'b' and reason == 'configuration' and sender then
+    held = sender
+  end
+  if provider.version ~= ARGV[1] and (reason ~= 'throttled' or held == '*') then return nil end
+  return held
 end
 
--- aside says, once in a run, whether any sender is set aside.
+-- any_aside says whether any sender is set aside, which is read once in a run; stands_aside, whether one is.
 local some_aside
 local function any_aside()
   if some_aside == nil then some_aside = redis.call('EXISTS', P .. 'aside') == 1 end
   return some_aside
 end
 
+local function stands_aside(sender)
+  return any_aside() and by_itself(provider, sender) and redis.call('SISMEMBER', P .. 'aside', sender) == 1
+end
+
 -- settle_holds notes what an attempt says about holds. What is refused somewhere tells that nothing wider is held any more; what
 -- the provider has not seen tells nothing.
 local function settle_holds(key, attempt, refused, telling, sender)
   local held = refused and reaches(key, refused.scope, refused.reason, sender)
+  if refused and not held then telling = false end
   if held then
     hold(held, refused, now)
-    if held == sender then
+    if held == sender and held ~= key then
       set_aside(sender, silence_of(sender).hold)
       some_aside = true
     end
@@ -141,7 +152,7 @@ local function settle_holds(key, attempt, refused, telling, sender)
   local wider = not held
   for _, scope in ipairs({sender or '', key, '*'}) do
     if scope ~= '' and scope ~= held and silence_of(scope).probe == attempt then
-      if telling and wider then let_go(scope) else unprobe(scope) end
+      if telling and wider then let_go(scope, now) else unprobe(scope, now) end
     end
     wider = wider or scope == held
   end
@@ -387,8 +398,8 @@ end
 -- waits_aside puts an entry back whose sender is held or paused by itself: a switch of providers, or of limits, can have brought
 -- him into the rings.
 local function waits_aside(entry, taken, key)
-  local sender = any_aside() and by_itself(provider, taken.sender)
-  if not sender then return false end
+  local sender = taken.sender
+  if not stands_aside(sender) then return false end
   local s = silence_of(sender)
   if math.max(s.hold, s.pause) <= now and not probed(sender, now) then return false end
   untake(entry, taken, key)
@@ -398,8 +409,7 @@ end
 
 -- begin_probes makes an attempt the probe of whatever is in doubt. It answers whether the key's other mail waits for it.
 local function begin_probes(key, sender, attempt)
-  sender = any_aside() and by_itself(provider, sender)
-  if sender and in_doubt(sender, now) then
+  if stands_aside(sender) and in_doubt(sender, now) then
     probe(sender, attempt, deadline)
     set_aside(sender, tonumber(deadline))
   end

@@ -87,8 +87,10 @@ local function bring_back(sender)
   redis.call('ZREM', P .. 'due', 's:' .. sender)
   if redis.call('SISMEMBER', P .. 'aside', sender) == 0 then return false end
   for _, kind in ipairs({'a', 'r', 's'}) do
-    redis.call('LREM', P .. 's:' .. kind, 0, sender)
-    if redis.call('EXISTS', P .. 'r:' .. kind .. ':' .. sender) == 1 then redis.call('RPUSH', P .. 's:' .. kind, sender) end
+    -- Who stands there already keeps his place.
+    if redis.call('EXISTS', P .. 'r:' .. kind .. ':' .. sender) == 1 and not redis.call('LPOS', P .. 's:' .. kind, sender) then
+      redis.call('RPUSH', P .. 's:' .. kind, sender)
+    end
   end
   pushed = pushed + 1
   local provider = active()

@@ -39,7 +39,7 @@ for _, key in ipairs(page[2]) do
         books_stamp('*', all_limits, o.all, cost_of(o.cost), now)
       end
       for _, scope in ipairs(lost and {key, '*', r and by_itself(provider, (place(r)))} or {}) do
-        if silence_of(scope).probe == o.attempt then unprobe(scope) end
+        if silence_of(scope).probe == o.attempt then unprobe(scope, now) end
       end
       if lost and r and r.head[STATE] == SENDING and r.head[ATTEMPT] == o.attempt then
         -- Head[BEGUN] stays: should the outcome come after all, it takes the place of this one.
