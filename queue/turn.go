@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/postroom/postroom/mail"
@@ -68,141 +67,8 @@ type Attempt struct {
 	fenced   bool      // its point of no return may have been passed
 }
 
-// linePatience is how long an attempt waits for its line before it is handed back: it must not wait behind a slow message
-// while other units have their hands free.
-const linePatience = 200 * time.Millisecond
-
-// What Attempt.Line gives if the attempt is to be handed back.
-var (
-	// ErrLineBusy: the unit's other message takes its time.
-	ErrLineBusy = errors.New("queue: the unit's line is busy")
-	// ErrLineRefused: the unit's other message met a refusal that this one would meet too.
-	ErrLineRefused = errors.New("queue: the unit's other message was refused")
-)
-
-// handLine is what the hands of a unit take turns on: one of them at a time is with the provider.
-type handLine struct {
-	busy chan struct{} // filled while one is
-
-	mu      sync.Mutex
-	refused time.Time // when a refusal was last met that holds mail
-}
-
-func newHandLine() *handLine { return &handLine{busy: make(chan struct{}, 1)} }
-
-// Line waits until no other attempt of the same unit is with the provider. Call it before anything is sent, and leave when
-// the outcome is known: with a Settlement whose Hold is set the attempts that wait behind it are not tried. On an error (ErrLineBusy,
-// ErrLineRefused, or that of ctx) nothing may be sent: the attempt is to be handed back.
-func (a *Attempt) Line(ctx context.Context) (leave func(*Settlement), err error) {
-	if a.turn == nil {
-		return func(*Settlement) {}, nil // the zero Attempt has the line to itself
-	}
-	if a.onLine {
-		return a.leaveLine, nil
-	}
-	patience := time.NewTimer(linePatience)
-	defer patience.Stop()
-	select {
-	case a.turn.line.busy <- struct{}{}:
-		a.onLine = true
-		if a.turn.line.refusedSince(a.begun) {
-			a.leaveLine(nil)
-			a.passed = true
-			return nil, ErrLineRefused
-		}
-		return a.leaveLine, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-patience.C:
-		a.turn.ends, a.passed = time.Time{}, true // the others go on without this hand
-		return nil, ErrLineBusy
-	}
-}
-
-func (l *handLine) refusedSince(t time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.refused.After(t)
-}
-
-func (a *Attempt) leaveLine(s *Settlement) {
-	if !a.onLine {
-		return
-	}
-	a.onLine = false
-	if l := a.turn.line; s != nil && s.Hold > 0 {
-		l.mu.Lock()
-		l.refused = time.Now()
-		l.mu.Unlock()
-	}
-	<-a.turn.line.busy
-}
-
 // Refused reports whether an earlier attempt was refused for good by a recipient.
 func (a *Attempt) Refused() bool { return strings.IndexByte(a.marks, markRefused) >= 0 }
-
-// What Attempt.Fence gives when others may take the attempt for lost.
-var (
-	// ErrLeaseLost: others may take this worker for dead.
-	ErrLeaseLost = errors.New("queue: the worker's lease has run out")
-	// ErrOverdue: the attempt has taken longer than ConsumerOptions.AttemptTimeout.
-	ErrOverdue = errors.New("queue: the attempt has passed its deadline")
-	// ErrTaken: somebody has taken the attempt for lost, and the message is no longer its own.
-	ErrTaken = errors.New("queue: the attempt was taken for lost")
-)
-
-// Fence says whether the attempt may pass its point of no return. Call it directly before. Of kinds that are held when nobody
-// knows whether they were sent it marks the record first, in one call of Redis: of what is not marked it is known that it was not.
-func (a *Attempt) Fence() error {
-	if a.twice {
-		if err := a.mark(); err != nil {
-			return err
-		}
-	}
-	now := time.Now()
-	if !a.lease.live(now) {
-		return ErrLeaseLost
-	}
-	if now.After(a.deadline) {
-		return ErrOverdue
-	}
-	a.fenced = true
-	return nil
-}
-
-// markTime bounds how long Fence and Keep wait for Redis: the provider waits meanwhile.
-const markTime = 5 * time.Second
-
-// Keep notes in the record what is left of the message at the provider while it is not sent, such as a draft: attempts that
-// follow have it in Kept. On an error it may be noted or not.
-func (a *Attempt) Keep(kept string) error {
-	c := a.turn.consumer
-	ctx, cancel := context.WithTimeout(c.hard, markTime)
-	defer cancel()
-	noted, err := c.queue.run(ctx, "keep", a.MessageID, a.ID, strings.ReplaceAll(oneLine(kept), "\t", " ")).Int()
-	switch {
-	case err != nil:
-		return fmt.Errorf("queue: keep: %w", err)
-	case noted == 0:
-		return ErrTaken
-	}
-	return nil
-}
-
-// mark notes in the record that the attempt is about to pass its point of no return.
-func (a *Attempt) mark() error {
-	c := a.turn.consumer
-	ctx, cancel := context.WithTimeout(c.hard, markTime)
-	defer cancel()
-	marked, err := c.queue.run(ctx, "mark", a.MessageID, a.ID).Int()
-	switch {
-	case err != nil:
-		return fmt.Errorf("queue: mark: %w", err)
-	case marked == 0:
-		return ErrTaken
-	}
-	return nil
-}
 
 // Verdict is what is to be done with a message after an attempt.
 type Verdict string

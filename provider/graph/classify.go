@@ -50,6 +50,7 @@ var byCode = map[string]verdict{
 	"ErrorMailboxStoreUnavailable":      {class: mail.Temporary},
 	"ErrorMailboxMoveInProgress":        {class: mail.Temporary},
 	"ErrorInternalServerTransientError": {class: mail.Temporary},
+	itemNotFound:                        {class: mail.Temporary}, // somebody has removed the draft
 	"UnknownError":                      {class: mail.Unknown},
 }
 

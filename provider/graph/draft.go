@@ -12,11 +12,16 @@ import (
 )
 
 // A message that is too large for one request, and each with verify_sends, goes by a draft. What is kept of it between attempts
-// is "building" or "ready", a space, and its immutable id: only a ready one may have been sent.
+// is one of these words and its immutable id. Only one that was ready may have been sent. A lost one was not there any more when it
+// was to be sent: an earlier request may have sent it without that being seen yet.
 const (
 	building = "building "
 	ready    = "ready "
+	lost     = "lost "
 )
+
+// itemNotFound is Exchange's code for a message that is not there, or is on its way out.
+const itemNotFound = "ErrorItemNotFound"
 
 // immutable asks for an id that stays the same when the message is sent ("Obtain immutable identifiers for Outlook resources").
 var immutable = http.Header{"Prefer": {`IdType="ImmutableId"`}}
@@ -24,15 +29,12 @@ var immutable = http.Header{"Prefer": {`IdType="ImmutableId"`}}
 // cleanTime bounds what is cleaned up when we are to stop.
 const cleanTime = 10 * time.Second
 
-// byDraft sends by a draft: the one of an earlier attempt if it was ready, else a new one.
+// byDraft sends by a draft: the one of an earlier attempt if it was ready, else a new one. Of a lost one Verify has been asked.
 func (a *attempt) byDraft(m message, files []*mail.File) (mail.Outcome, error) {
 	if id, ok := strings.CutPrefix(a.delivery.Kept, ready); ok {
-		o, err := a.sendDraft(id)
-		if f, ok := err.(*fault); !ok || f.Code != http.StatusNotFound {
-			return o, err
-		}
-		// Somebody has removed it from the mailbox; whether it was sent before that, Verify has been asked.
-	} else if id, ok := strings.CutPrefix(a.delivery.Kept, building); ok {
+		return a.sendDraft(id)
+	}
+	if id, ok := strings.CutPrefix(a.delivery.Kept, building); ok {
 		if err := a.remove(a.ctx, id); err != nil {
 			return mail.Outcome{}, err
 		}
@@ -89,13 +91,23 @@ func (a *attempt) sendDraft(id string) (mail.Outcome, error) {
 	r := request{step: stepSend, method: http.MethodPost, url: a.draft(id, "/send"), header: immutable, final: true}
 	got, err := a.do(r)
 	o, err := a.accepted(r, got, err)
-	if f, ok := err.(*fault); ok && f.Class == mail.Unknown {
-		return o, err // Verify finds it by its id
+	f, ok := err.(*fault)
+	switch {
+	case err == nil, ok && f.Class == mail.Unknown: // Verify finds it by its id
+		return o, err
+	case ok && f.Enhanced == itemNotFound:
+		return o, a.lose(id)
 	}
-	if err != nil {
-		err = a.abandon(id, err)
+	return o, a.abandon(id, err)
+}
+
+// lose says of a draft that was ready that it is not there any more. It is not sent by another at once: a request that nobody
+// heard the answer to may have sent it, and Sent Items not show it yet.
+func (a *attempt) lose(id string) error {
+	if err := a.keep(lost + id); err != nil {
+		return err
 	}
-	return o, err
+	return ours(mail.Unknown, stepSend, "the draft is not there any more: it may have been sent")
 }
 
 func (a *attempt) draft(id, path string) string {

@@ -311,23 +311,26 @@ func TestADraftThatGoesWrongIsRemoved(t *testing.T) {
 func TestTheNextAttemptGoesOnWithWhatWasKept(t *testing.T) {
 	for name, test := range map[string]struct {
 		kept, want string
-		gone       bool
+		class      mail.Class
+		after      string // what is kept in the end
 	}{
-		"a draft that was ready":    {"ready AAMk/1=", "POST /messages/AAMk%2F1=/send", false},
-		"one that was not":          {"building AAMk/0=", "DELETE /messages/AAMk%2F0=, POST /messages, POST /messages/AAMk%2F1=/send", false},
-		"one that somebody removed": {"ready AAMk/0=", "POST /messages/AAMk%2F0=/send, DELETE /messages/AAMk%2F0=, POST /messages, POST /messages/AAMk%2F1=/send", true},
+		"a draft that was ready":     {"ready AAMk/1=", "POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1="},
+		"one that was not":           {"building AAMk/0=", "DELETE /messages/AAMk%2F0=, POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1="},
+		"one that is gone":           {"ready AAMk/0=", "POST /messages/AAMk%2F0=/send", mail.Unknown, "lost AAMk/0="},
+		"one that was gone by then":  {"lost AAMk/0=", "POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1="},
+		"one not ready that is gone": {"building AAMk/2=", "DELETE /messages/AAMk%2F2=, POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1="},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil, func(n int, c call) reply {
-				if test.gone && strings.Contains(c.what, "%2F0=") {
+				if strings.HasSuffix(c.what, "%2F0=/send") || strings.HasSuffix(c.what, "%2F2=") {
 					return problem(404, "ErrorItemNotFound")
 				}
 				return drafts(n, c)
 			})
 			d := letter("ada@example.net")
 			d.Kept = test.kept
-			if o := r.deliver(d)[0]; o.Class != mail.Delivered || r.seen() != test.want {
-				t.Errorf("%+v\n%s", o, r.seen())
+			if o := r.deliver(d)[0]; o.Class != test.class || r.seen() != test.want || d.Kept != test.after {
+				t.Errorf("%+v\n%s\n%s", o, r.seen(), d.Kept)
 			}
 		})
 	}
@@ -344,6 +347,9 @@ func TestVerify(t *testing.T) {
 		"sent, and shows late":      {"ready 1", []reply{{status: 404}, {status: 200, body: `{"isDraft": false}`}}, mail.Delivered, ""},
 		"still a draft":             {"ready 1", []reply{{status: 200, body: `{"isDraft": true}`}}, mail.Temporary, mail.NotSent},
 		"gone":                      {"ready 1", []reply{{status: 404}}, mail.Unknown, ""},
+		"lost, and was sent":        {"lost 1", []reply{{status: 404}, {status: 200, body: `{"isDraft": false}`}}, mail.Delivered, ""},
+		"lost, and shown as before": {"lost 1", []reply{{status: 200, body: `{"isDraft": true}`}}, mail.Unknown, ""},
+		"lost, and gone":            {"lost 1", []reply{{status: 404}}, mail.Unknown, ""},
 		"never ready":               {"building 1", nil, mail.Temporary, mail.NotSent},
 		"without a draft":           {"", nil, mail.Unknown, ""},
 		"throttled":                 {"ready 1", []reply{{status: 429}}, mail.Throttled, mail.RateExceeded},

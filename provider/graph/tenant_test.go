@@ -232,6 +232,40 @@ func TestAWorkerThatDiesLeavesNoDraft(t *testing.T) {
 	}
 }
 
+// TestWhatShowsAsADraftForLongIsNotSentTwice has Exchange move what it has sent later than Verify waits.
+func TestWhatShowsAsADraftForLongIsNotSentTwice(t *testing.T) {
+	for name, asDraft := range map[string]bool{"shown as a draft": true, "not shown": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := open(t, graphtest.Options{SentDelay: 2 * time.Second, SentAsDraft: asDraft}, func(s *provider.Settings) { s.Microsoft365.VerifySends = true })
+			o.tenant.Provoke(graphtest.Mishap{On: []graphtest.Operation{graphtest.SendDraft}, At: graphtest.Accepted, Answer: &graphtest.Answer{Status: http.StatusGatewayTimeout}})
+			m := message()
+			if out := o.send(t, m); out.Class != mail.Unknown {
+				t.Fatalf("%+v", out)
+			}
+			var found mail.Outcome
+			for range 10 { // as the worker does with on_unknown: hold, and somebody who requeues it
+				out, err := o.Verify(t.Context(), o.delivery(m))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if found = out[0]; found.Class == mail.Delivered {
+					break
+				}
+				if found.Cause != mail.NotSent {
+					continue
+				}
+				if again := o.send(t, m); again.Class != mail.Unknown {
+					t.Errorf("sent again: %+v", again)
+				}
+			}
+			if n := o.tenant.Received(); found.Class != mail.Delivered || n != 1 {
+				t.Errorf("received %d times, and in the end %+v", n, found)
+			}
+		})
+	}
+}
+
 func TestTheTenantsRefusals(t *testing.T) {
 	for name, test := range map[string]struct {
 		options graphtest.Options

@@ -36,10 +36,10 @@ func (s *Sender) Verify(ctx context.Context, d *provider.Delivery) ([]mail.Outco
 const firstLook = 500 * time.Millisecond
 
 func (a *attempt) verify() (mail.Outcome, error) {
-	id, sent := strings.CutPrefix(a.delivery.Kept, ready)
-	switch {
-	case sent:
-	case a.delivery.Kept != "":
+	state, id, _ := strings.Cut(a.delivery.Kept, " ")
+	switch state + " " {
+	case ready, lost:
+	case building:
 		return notSent("the draft was never ready"), nil
 	default:
 		return mail.Outcome{Class: mail.Unknown, Step: stepVerify, Reply: "sent without a draft, so that nobody can tell (verify_sends is off)"}, nil
@@ -64,6 +64,8 @@ func (a *attempt) verify() (mail.Outcome, error) {
 			if err := sleep(a.ctx, wait); err != nil {
 				return mail.Outcome{}, provider.ErrInterrupted
 			}
+		case known && state+" " == lost:
+			return mail.Outcome{Class: mail.Unknown, Step: stepVerify, Code: got.status, Reply: "still shown as a draft that can't be sent"}, nil
 		case known:
 			return notSent("the draft was never sent"), nil
 		default:

@@ -96,6 +96,10 @@ func (a *account) mechanism(ext *extensions, token string) (sasl.Client, error) 
 	return nil, ours(mail.Configuration, stepAuth, "the server offers neither "+names+": "+strings.Join(ext.auth, " ")).because(mail.AuthMissing)
 }
 
+// maxCommand is the longest command, line end included, that a server has to take (RFC 5321, section 4.5.3.1.4). AUTH is no
+// exception, as answers to its challenges are (RFC 4954, section 4): what does not fit, as Microsoft's tokens don't, waits for an empty one.
+const maxCommand = 512
+
 // exchange has the dialog of one mechanism and gives the reply that ends it.
 func exchange(c *conn, mechanism sasl.Client) (reply, error) {
 	name, initial, err := mechanism.Start()
@@ -103,21 +107,25 @@ func exchange(c *conn, mechanism sasl.Client) (reply, error) {
 		return reply{}, ours(mail.Configuration, stepAuth, err.Error())
 	}
 	line := "AUTH " + name
-	if initial != nil {
-		line += " " + base64.StdEncoding.EncodeToString(initial)
+	held := initial != nil
+	if first := line + " " + base64.StdEncoding.EncodeToString(initial); held && len(first)+len("\r\n") <= maxCommand {
+		line, held = first, false
 	}
 	for {
 		r, err := c.command(stepAuth, c.t.Command, line)
 		if err != nil || r.code != 334 {
 			return r, err
 		}
-		// What is no base64 is no challenge that either mechanism reads.
-		challenge, _ := base64.StdEncoding.DecodeString(r.text)
-		response, err := mechanism.Next(challenge)
-		if err != nil {
-			c.dead = true
-			return reply{}, ours(mail.Configuration, stepAuth, "the server asked for more than "+name+" has to say").because(mail.AuthMissing)
+		response := initial
+		if !held {
+			// What is no base64 is no challenge that either mechanism reads.
+			challenge, _ := base64.StdEncoding.DecodeString(r.text)
+			if response, err = mechanism.Next(challenge); err != nil {
+				c.dead = true
+				return reply{}, ours(mail.Configuration, stepAuth, "the server asked for more than "+name+" has to say").because(mail.AuthMissing)
+			}
 		}
+		held = false
 		line = base64.StdEncoding.EncodeToString(response)
 	}
 }

@@ -103,6 +103,33 @@ func TestLoginByOAuth(t *testing.T) {
 	}
 }
 
+func TestATokenThatNoCommandHoldsWaitsForAnEmptyChallenge(t *testing.T) {
+	const taken = mailFrom + "S: 250 ok\nC: RCPT TO:<a@example.net>\nS: 250 ok\nC: DATA\nS: 354 go\nMESSAGE\nS: 250 2.0.0 taken\nC: QUIT\nS: 221 bye\n"
+	// With a token of 333 bytes the command has 511, and with one more 515; Microsoft's have some 2,000.
+	long := func(n int) string { return oneToken + strings.Repeat("x", n-len(oneToken)) }
+	waits := func(token string) string {
+		return strings.Replace(xoauth(token), "AUTH XOAUTH2 ", "AUTH XOAUTH2\nS: 334 \nC: ", 1)
+	}
+	for name, script := range map[string]struct {
+		token  string
+		dialog string
+		class  mail.Class
+	}{
+		"it just fits":       {long(333), xoauth(long(333)) + "S: 235 welcome\n" + taken, mail.Delivered},
+		"it does not":        {long(334), waits(long(334)) + "S: 235 welcome\n" + taken, mail.Delivered},
+		"it never would":     {long(2000), waits(long(2000)) + "S: 235 welcome\n" + taken, mail.Delivered},
+		"it is refused":      {long(2000), waits(long(2000)) + "S: 334 " + b64("{}") + "\nC: \nS: 535 5.7.3 no\nC: QUIT\nS: 221 bye\n", mail.Configuration},
+		"there is no asking": {long(2000), "C: AUTH XOAUTH2\nS: 504 5.5.4 no\nC: QUIT\nS: 221 bye\n", mail.Configuration},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, []change{oauth(&tokens{list: []string{script.token}})}, greeting+"S: 250-mx\nS: 250 AUTH XOAUTH2\n"+script.dialog)
+			if out := r.send(t, "a@example.net"); out[0].Class != script.class {
+				t.Errorf("%+v", out[0])
+			}
+		})
+	}
+}
+
 func TestAConnectionWhoseTokenHasRunOutIsReplaced(t *testing.T) {
 	const one = mailFrom + "S: 250 ok\nC: RCPT TO:<a@example.net>\nS: 250 ok\nC: DATA\nS: 354 go\nMESSAGE\nS: 250 2.0.0 taken\n"
 	s := &tokens{list: []string{oneToken}}
