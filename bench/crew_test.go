@@ -27,7 +27,7 @@ import (
 )
 
 // crew is some processes of workers that share a Redis and send to a strict server. Each mailbox has limits of its own, as
-// with Microsoft 365, for which serve has no sender yet: so a process is this test binary, run as TestCrewMember.
+// with Microsoft 365, whose windows last minutes: so a process is this test binary, run as TestCrewMember, with a protocol that has none.
 type crew struct {
 	t       testing.TB
 	redis   *queuetest.Redis

@@ -17,6 +17,8 @@ type Delivery struct {
 	// Fence is called exactly once, directly before the step after which the provider may take responsibility (SMTP: the
 	// final dot). If it returns an error the sender hands over nothing and returns that error from Send. May be nil.
 	Fence func() error
+	// Retried says that there was an earlier attempt, of which something may be left that Kept does not tell of.
+	Retried bool
 	// Kept is what the sender kept of the message at the provider in an earlier attempt, such as the id of a draft; empty for
 	// nothing. Keep stores it for attempts that follow, also if this process dies; on an error nothing may be handed over. May be
 	// nil: then nothing is stored.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -107,10 +108,16 @@ func (q *Queue) writeChunks(ctx context.Context, id string, blob []byte) error {
 	return nil
 }
 
+// collectEvery is after how many pieces what they took is collected: 16 MB.
+const collectEvery = 32
+
 // readChunks gives stored content: errNoContent if a piece is missing, another error if Redis did not answer.
 func (q *Queue) readChunks(ctx context.Context, id string, chunks, size int) ([]byte, error) {
 	blob := make([]byte, 0, size)
 	for i := range chunks {
+		if i%collectEvery == collectEvery-1 {
+			runtime.GC() // else the pieces that were read take as much memory again as the content
+		}
 		part, err := q.redis.Get(ctx, q.key("c:", id, ":", strconv.Itoa(i))).Bytes()
 		if errors.Is(err, redis.Nil) {
 			return nil, errNoContent

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/throttle"
 )
 
 // holding settles an attempt as refused in a way that holds for 10 s, up to a minute.
@@ -468,5 +469,128 @@ func TestDoubtfulMailIsOfferedAgainIfTheProviderCanTell(t *testing.T) {
 	d.sweepAll()
 	if a := begin(t, d.turn(), nil); a.MessageID != id || !a.Doubtful {
 		t.Errorf("%+v", a)
+	}
+}
+
+func TestARefusalOfFormerSettingsHoldsNothing(t *testing.T) {
+	for reason, want := range map[string]int{"c": 1, "h": 0} {
+		q, _ := onClock(t)
+		d := sitDown(t, q, activate(t, q, 1), nil)
+		enqueueBatch(t, q, batch(mail.Report, 2))
+		former := d.turn()
+		a := begin(t, former, nil)
+		version, err := q.SetProvider(t.Context(), ActiveProvider{Keying: ByAccount, Account: account, Concurrency: 1}, "salt", "another password")
+		if err != nil {
+			t.Fatal(err)
+		}
+		former.Next(holding(a, reason, mail.ScopeProvider))
+		n := len(begun(sitDown(t, q, version, nil).turns()))
+		if m := mailbox(t, q, account); n != want || (m.Hold != nil) != (want == 0) {
+			t.Errorf("%s: %d began, want %d; %+v", reason, n, want, m.Hold)
+		}
+	}
+}
+
+func TestTheHoldOfAMailboxIsNotThatOfASender(t *testing.T) {
+	q, c := onClock(t)
+	enqueueBatch(t, q, from("news@example.com", mail.Report, 4))
+	former := sitDown(t, q, choose(t, q, ActiveProvider{Keying: ByMailbox, Concurrency: 1}), nil).flagged()[0]
+	a := begin(t, former, nil)
+	d := sitDown(t, q, choose(t, q, ActiveProvider{Concurrency: 2}), nil)
+	former.Next(holding(a, "h", mail.ScopeMailbox)) // too fast, as a mailbox of the former provider's
+	enqueueBatch(t, q, from("other@example.com", mail.Report, 1))
+	for turn, a := range begun(d.turns()) {
+		if a.Message.From.Address == "other@example.com" {
+			end(turn, holding(a, "c", mail.ScopeMailbox))
+		} else {
+			end(turn, delivered(a))
+		}
+	}
+	c.advance(10*time.Second - time.Millisecond)
+	if aside := q.redis.SMembers(t.Context(), q.key("aside")).Val(); !slices.Equal(aside, []string{"other@example.com"}) {
+		t.Errorf("%v are set aside", aside)
+	}
+	c.advance(time.Millisecond)
+	if n := len(begun(d.turns())); n != 2 {
+		t.Errorf("%d began, want 2", n)
+	}
+}
+
+func TestAPausedSenderStaysPausedWhenItsProbeHasEnded(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, choose(t, q, ActiveProvider{Concurrency: 1}), nil)
+	enqueueBatch(t, q, from("news@example.com", mail.Report, 4))
+	turn := d.turn()
+	end(turn, holding(begin(t, turn, nil), "c", mail.ScopeMailbox))
+	c.advance(10 * time.Second)
+	turn, a := only(t, begun(d.turns()))
+	if _, err := q.Pause(t.Context(), "news@example.com", time.Hour, "asked", "ada"); err != nil {
+		t.Fatal(err)
+	}
+	end(turn, delivered(a))
+	if n := len(begun(d.turns())); n != 0 {
+		t.Errorf("%d began in spite of the pause", n)
+	}
+	c.advance(time.Hour)
+	only(t, begun(d.turns()))
+}
+
+func TestAMessageThatTakesMuchKeepsNobodyBusyAfterAHold(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, choose(t, q, ActiveProvider{Concurrency: 1, AllLimits: limit(throttle.Recipients, 3)}), nil)
+	for range 2 {
+		enqueue(t, q, to(mail.Report, "ada@example.net", "bob@example.net"))
+	}
+	turn, a := only(t, begun(d.turns()))
+	turn.Next(holding(a, "hh", mail.ScopeMailbox))
+	c.advance(10 * time.Second)
+	runs := 0
+	for turns := d.lookAll(c); len(turns) > 0 && runs < 10; turns = d.lookAll(c) {
+		runs += len(turns)
+		if len(begun(turns)) > 0 {
+			t.Fatal("it began without room")
+		}
+	}
+	if runs > 2 {
+		t.Errorf("%d turns were given out in vain, and more", runs)
+	}
+	c.advance(time.Minute)
+	only(t, begun(d.lookAll(c)))
+}
+
+func TestASenderInDoubtKeepsItsPlace(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, choose(t, q, ActiveProvider{Concurrency: 1}), nil)
+	enqueueBatch(t, q, from("news@example.com", mail.Report, 1))
+	turn := d.turn()
+	end(turn, holding(begin(t, turn, nil), "c", mail.ScopeMailbox))
+	for _, sender := range []string{"a@example.com", "b@example.com", "c@example.com"} {
+		enqueueBatch(t, q, from(sender, mail.Report, 9))
+	}
+	c.advance(10 * time.Second)
+	turn = d.turn()
+	var sent []string
+	for a := turn.Next(nil); len(sent) < 9; a = turn.Next(delivered(a)) {
+		sent = append(sent, a.Message.From.Address)
+		d.sweepAll()
+	}
+	if !slices.Contains(sent, "news@example.com") {
+		t.Errorf("its turn never comes: %v", sent)
+	}
+}
+
+func TestAHeldSenderWhoSendsNoMoreIsForgotten(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, choose(t, q, ActiveProvider{Concurrency: 1}), nil)
+	id := enqueueBatch(t, q, from("news@example.com", mail.Report, 1)).IDs[0]
+	turn := d.turn()
+	end(turn, holding(begin(t, turn, nil), "c", mail.ScopeMailbox))
+	c.advance(31 * 24 * time.Hour)
+	if err := errors.Join(q.CancelMessage(t.Context(), id), q.tidy(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	d.flagged()
+	if err := q.tidy(t.Context()); err != nil || q.redis.Exists(t.Context(), q.key("aside"), q.key("k:", "news@example.com")).Val() != 0 {
+		t.Errorf("it is still known, %v", err)
 	}
 }

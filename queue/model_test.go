@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -24,30 +25,62 @@ func TestBooksStayRight(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		m := newModel(t, rt)
 		defer m.close()
-		rt.Repeat(map[string]func(*rapid.T){
-			"":              m.check,
-			"accept":        m.accept,
-			"accept batch":  m.acceptBatch,
-			"cancel":        m.cancel,
-			"cancel batch":  m.cancelBatch,
-			"dispatch":      m.dispatchTurns,
-			"look":          m.look,
-			"begin":         m.begin,
-			"settle":        m.settle,
-			"several":       m.several,
-			"end":           m.endTurn,
-			"die":           m.die,
-			"late outcome":  m.late,
-			"another late":  m.late,
-			"time goes by":  m.timeGoesBy,
-			"other limits":  m.limits,
-			"other account": m.provider,
-			"sweep":         func(*rapid.T) { m.sweepAll() },
-			"tidy":          func(rt *rapid.T) { m.must(rt, m.queue.tidy(context.Background())) },
-			"twice or once": func(*rapid.T) { m.wire.twice.Store(!m.wire.twice.Load()) },
-		})
+		m.otherTrouble(rt)
+		m.accept(rt)
+		m.acceptBatch(rt)
+		rt.Repeat(m.actions())
 		m.finish(rt)
 	})
+}
+
+// actions are what befalls the queue. What carries mail on stands there several times, so that it happens more often than the rest;
+// what comes first by name happens most often anyway.
+func (m *model) actions() map[string]func(*rapid.T) {
+	actions := map[string]func(*rapid.T){
+		"":               m.check,
+		"accept":         m.accept,
+		"accept batch":   m.acceptBatch,
+		"cancel":         m.cancel,
+		"look":           m.look,
+		"begin":          m.begin,
+		"several":        m.several,
+		"end":            m.endTurn,
+		"fence":          m.fence,
+		"die":            m.die,
+		"late outcome":   m.late,
+		"another late":   m.late,
+		"a while passes": m.timeGoesBy,
+		"other limits":   m.limits,
+		"other account":  m.provider,
+		"trouble":        m.otherTrouble,
+		"operator":       m.operator,
+		"administrator":  m.administrator,
+		"upkeep":         m.upkeep,
+	}
+	for name, action := range map[string]func(*rapid.T){"go on": m.goOn, "settle": m.settle} {
+		for i := range 6 {
+			actions[fmt.Sprint(name, i)] = action
+		}
+	}
+	return actions
+}
+
+// upkeep does what processes do by themselves, or somebody else to them.
+func (m *model) upkeep(rt *rapid.T) {
+	switch rapid.SampledFrom([]string{"dispatch", "sweep", "tidy", "restart", "twice or once", "ask"}).Draw(rt, "what") {
+	case "dispatch":
+		m.dispatchTurns(rt)
+	case "sweep":
+		m.sweepNow(rt)
+	case "tidy":
+		m.must(rt, m.queue.tidy(context.Background()))
+	case "restart":
+		m.restart()
+	case "twice or once":
+		m.wire.twice.Store(!m.wire.twice.Load())
+	case "ask":
+		m.ask(rt)
+	}
 }
 
 // few keeps the number of random runs small, unless one was asked for.
@@ -65,8 +98,20 @@ func few(t *testing.T) {
 	t.Cleanup(func() { _ = flag.Set(name, usual) })
 }
 
-// mostMessages keeps the messages of a run few, so that more befalls each.
+// mostMessages keeps those few that are open at a time, so that more befalls each.
 const mostMessages = 6
+
+// senders are those of mail; the first is the provider's own.
+var senders = []string{"a@example.com", "b@example.com", "c@example.com"}
+
+// crowded says whether that many are open.
+func (m *model) crowded() bool {
+	open := 0
+	for _, kind := range mail.Kinds() {
+		open += atoi(m.server.HGet(m.queue.key("counts"), "open:"+letter(kind)))
+	}
+	return open > mostMessages
+}
 
 // model is a queue with one worker at a time, and what is known of it without looking into Redis.
 type model struct {
@@ -77,14 +122,24 @@ type model struct {
 
 	messages []string            // every message that was accepted
 	people   map[string]int      // recipients of each
+	senders  map[string]string   // of each message
+	inBatch  map[string]string   // the batch of each message that has one
 	batches  []string            // every batch that was accepted
 	given    map[string][]bool   // recipients of each message that a settled attempt delivered to
+	refused  map[string][]bool   // and those who refused it for good since it was last requeued
+	deleted  map[string]bool     // messages that somebody deleted
 	turnsOut []*Turn             // handed out, without an attempt
 	open     map[*Turn]*Attempt  // attempts under way
-	lost     map[*Turn]*Attempt  // attempts of workers that died
+	lost     map[*Turn]*Attempt  // attempts that a sweep took for lost
+	gone     map[string]bool     // the same by id, also if their outcomes have come since
+	former   map[string]bool     // those of them, by id, whose message was requeued since
 	underway map[string]*Attempt // the attempt of each message that is under way
-	senders  map[string]string   // of each message
+	fenced   map[string]bool     // attempts that have passed their point of no return
+	process  string              // version of the provider's settings with which the process was started
+	versions map[*Turn]string    // the same of the process in which a turn's attempt began
+	trouble  trouble             // of the provider
 	rate     *rates
+	hush     *hush
 }
 
 func newModel(t *testing.T, rt *rapid.T) *model {
@@ -92,18 +147,22 @@ func newModel(t *testing.T, rt *rapid.T) *model {
 	if err := server.Start(); err != nil {
 		rt.Fatal(err)
 	}
-	m := &model{server: &clock{Miniredis: server, now: time.Now()}, wire: &wire{}, people: map[string]int{}, given: map[string][]bool{},
-		open: map[*Turn]*Attempt{}, lost: map[*Turn]*Attempt{}, underway: map[string]*Attempt{}, senders: map[string]string{}, rate: newRates()}
+	m := &model{server: &clock{Miniredis: server, now: time.Now()}, wire: &wire{},
+		people: map[string]int{}, senders: map[string]string{}, inBatch: map[string]string{},
+		given: map[string][]bool{}, refused: map[string][]bool{}, deleted: map[string]bool{},
+		open: map[*Turn]*Attempt{}, lost: map[*Turn]*Attempt{}, underway: map[string]*Attempt{}, gone: map[string]bool{}, former: map[string]bool{}, fenced: map[string]bool{},
+		versions: map[*Turn]string{}, rate: newRates(), hush: newHush()}
 	server.SetTime(m.server.now)
 	m.client = redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1})
 	m.client.AddHook(m.wire)
 	q, err := Open(context.Background(), Options{Client: m.client})
 	m.must(rt, err)
-	c := q.NewConsumer(ConsumerOptions{AttemptTimeout: 1000 * time.Hour, OnUnknown: map[mail.Kind]UnknownPolicy{mail.Alert: Hold}})
+	c := q.NewConsumer(ConsumerOptions{AttemptTimeout: attemptTime, OnUnknown: map[mail.Kind]UnknownPolicy{mail.Alert: Hold}})
 	c.hard, c.stop = context.WithCancel(context.Background())
 	c.stopping, c.looks.closed = c.hard, true // the model looks by its own clock
 	m.desk = &desk{Consumer: c, t: t}
 	m.provider(rt)
+	m.restart()
 	go m.combine()
 	m.renew()
 	return m
@@ -124,22 +183,23 @@ func (*model) must(rt *rapid.T, err error) {
 
 func (m *model) draw(rt *rapid.T, shared *mail.Message) {
 	shared.Kind = rapid.SampledFrom(mail.Kinds()).Draw(rt, "kind")
-	shared.From.Address = rapid.SampledFrom([]string{"", "a@example.com", "b@example.com"}).Draw(rt, "sender")
-	if rapid.IntRange(0, 3).Draw(rt, "scheduled") == 0 {
+	shared.From.Address = rapid.SampledFrom(append([]string{""}, senders...)).Draw(rt, "sender")
+	if rapid.IntRange(0, 5).Draw(rt, "scheduled") == 0 {
 		shared.SendAt = m.server.now.Add(time.Minute)
 	}
-	if rapid.IntRange(0, 3).Draw(rt, "expires") == 0 {
+	if rapid.IntRange(0, 5).Draw(rt, "expires") == 0 {
 		shared.ExpiresAt = m.server.now.Add(2 * time.Minute)
 	}
 }
 
-func (m *model) accepted(id, sender string, people int) {
+func (m *model) accepted(id, sender, batch string, people int) {
 	m.messages = append(m.messages, id)
-	m.people[id], m.given[id], m.senders[id] = people, make([]bool, people), sender
+	m.people[id], m.senders[id], m.inBatch[id] = people, sender, batch
+	m.given[id], m.refused[id] = make([]bool, people), make([]bool, people)
 }
 
 func (m *model) accept(rt *rapid.T) {
-	if len(m.messages) > mostMessages {
+	if m.crowded() {
 		rt.Skip()
 	}
 	one := to(mail.Report, "0@example.net", "1@example.net", "2@example.net")
@@ -150,11 +210,11 @@ func (m *model) accept(rt *rapid.T) {
 		return // it takes more than a limit has
 	}
 	m.must(rt, err)
-	m.accepted(r.ID, one.From.Address, len(one.To))
+	m.accepted(r.ID, one.From.Address, "", len(one.To))
 }
 
 func (m *model) acceptBatch(rt *rapid.T) {
-	if len(m.messages) > mostMessages {
+	if m.crowded() {
 		rt.Skip()
 	}
 	b := batch(mail.Report, rapid.IntRange(1, 4).Draw(rt, "size"))
@@ -170,25 +230,27 @@ func (m *model) acceptBatch(rt *rapid.T) {
 	m.batches = append(m.batches, r.ID)
 	for _, id := range r.IDs {
 		if id != "" {
-			m.accepted(id, b.Message.From.Address, 1+len(b.Message.Cc))
+			m.accepted(id, b.Message.From.Address, r.ID, 1+len(b.Message.Cc))
 		}
 	}
 }
 
 func (m *model) cancel(rt *rapid.T) {
-	if len(m.messages) == 0 {
+	if len(m.messages) == 0 || rapid.IntRange(0, 2).Draw(rt, "seldom") > 0 {
 		rt.Skip()
 	}
-	err := m.queue.CancelMessage(context.Background(), rapid.SampledFrom(m.messages).Draw(rt, "message"))
-	if err != nil && err != ErrTooLate {
+	if len(m.batches) > 0 && rapid.Bool().Draw(rt, "a batch") {
+		m.cancelBatch(rt)
+		return
+	}
+	id := rapid.SampledFrom(m.messages).Draw(rt, "message")
+	err := m.queue.CancelMessage(context.Background(), id)
+	if err != nil && err != ErrTooLate && (err != ErrNotFound || !m.deleted[id]) {
 		rt.Fatal(err)
 	}
 }
 
 func (m *model) cancelBatch(rt *rapid.T) {
-	if len(m.batches) == 0 || rapid.IntRange(0, 2).Draw(rt, "seldom") > 0 {
-		rt.Skip()
-	}
 	id := rapid.SampledFrom(m.batches).Draw(rt, "batch")
 	if rapid.Bool().Draw(rt, "half") {
 		m.must(rt, m.queue.run(context.Background(), "cancel_batch", id, 1000).Err())
@@ -205,19 +267,32 @@ func (m *model) began(rt *rapid.T, turn *Turn, a *Attempt) {
 	if len(a.Offered) == 0 {
 		rt.Fatalf("%s begins with nobody to offer it to", a.MessageID)
 	}
-	for _, i := range a.Offered {
-		if m.given[a.MessageID][i] {
-			rt.Fatalf("recipient %d of %s is offered again, although it was delivered", i, a.MessageID)
+	for i, given := range m.given[a.MessageID] {
+		if refused := m.refused[a.MessageID][i]; slices.Contains(a.Offered, i) == (given || refused) {
+			rt.Fatalf("%s is offered to %v, and recipient %d: delivered %v, refused %v", a.MessageID, a.Offered, i, given, refused)
 		}
 	}
 	if m.people[a.MessageID] != len(a.Message.Recipients()) {
 		rt.Fatalf("%s has %d recipients, want %d", a.MessageID, len(a.Message.Recipients()), m.people[a.MessageID])
 	}
-	m.open[turn], m.underway[a.MessageID] = a, a
+	m.open[turn], m.underway[a.MessageID], m.versions[turn] = a, a, m.options.ProviderVersion
 }
 
 func (m *model) begin(rt *rapid.T) {
 	m.next(rt, m.fetch(rt), nil)
+}
+
+// goOn hands turns out, and begins some.
+func (m *model) goOn(rt *rapid.T) {
+	m.dispatchTurns(rt)
+	m.lookAll(rt)
+	if len(m.turnsOut) == 0 {
+		rt.Skip()
+	}
+	for len(m.turnsOut) > 0 && rapid.IntRange(0, 4).Draw(rt, "begin") > 0 {
+		m.check(rt)
+		m.begin(rt)
+	}
 }
 
 // fetch takes the first turn that was handed out, as asynq would.
@@ -227,7 +302,7 @@ func (m *model) fetch(rt *rapid.T) *Turn {
 	}
 	turn := m.turnsOut[0]
 	m.turnsOut = m.turnsOut[1:]
-	if rapid.IntRange(0, 9).Draw(rt, "run twice by asynq") == 0 {
+	if turn.unit != "" && rapid.IntRange(0, 9).Draw(rt, "run twice by asynq") == 0 {
 		m.turnsOut = append(m.turnsOut, m.run(turn))
 	}
 	return turn
@@ -236,22 +311,24 @@ func (m *model) fetch(rt *rapid.T) *Turn {
 // outcome draws what an attempt came to, and notes whom it delivered to.
 func (m *model) outcome(rt *rapid.T, a *Attempt) *Settlement {
 	verdict := rapid.SampledFrom([]Verdict{Done, Done, Done, GiveUp, Again, Again, Back}).Draw(rt, "verdict")
-	letters := map[Verdict][]string{Done: {"d"}, GiveUp: {"d", "x"}, Again: {"d", "x", "t"}, Back: {"d", "h"}}[verdict]
+	refused := verdict != Back && m.trouble.meets(m.senders[a.MessageID]) && rapid.IntRange(0, 4).Draw(rt, "refused") > 0
+	if refused {
+		verdict = Back
+	}
+	letters := map[Verdict][]string{Done: {"d"}, GiveUp: {"d", "x"}, Again: {"d", "x", "t"}, Back: {"h", "d", "x"}}[verdict]
 	var all strings.Builder
 	for range a.Offered {
 		all.WriteString(rapid.SampledFrom(letters).Draw(rt, "outcome"))
 	}
 	s := outcomes(a, verdict, all.String())
 	s.Class = map[Verdict]mail.Class{Done: mail.Delivered, GiveUp: mail.Permanent, Again: mail.Temporary, Back: mail.Throttled}[verdict]
-	switch verdict {
-	case Again:
+	switch {
+	case verdict == Again:
 		s.Delay = rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(rt, "delay")
-	case Back:
-		if rapid.IntRange(0, 3).Draw(rt, "stopped") == 0 {
-			s.Outcomes = nil
-		}
-		s.Hold, s.Reason = rapid.SampledFrom([]time.Duration{0, 10 * time.Second}).Draw(rt, "hold"), "throttled"
-		s.HoldMax = rapid.SampledFrom([]time.Duration{0, time.Minute}).Draw(rt, "longest")
+	case refused:
+		m.trouble.refuse(rt, s)
+	case verdict == Back && rapid.Bool().Draw(rt, "stopped"):
+		s.Outcomes = nil
 	}
 	for i, o := range s.Outcomes {
 		if o.Class == mail.Delivered {
@@ -284,7 +361,7 @@ func (m *model) ended(rt *rapid.T, turn *Turn) *Settlement {
 	delete(m.open, turn)
 	delete(m.underway, a.MessageID)
 	s := m.outcome(rt, a)
-	m.rate.settled(a, m.server.now, s.Outcomes != nil)
+	m.rate.settled(a, m.server.now, s.Outcomes != nil && !s.Unused)
 	return s
 }
 
@@ -302,14 +379,9 @@ func (m *model) die(rt *rapid.T) {
 	m.dies()
 	m.renew()
 	m.sweepAll()
-	for turn, a := range m.open {
-		m.lost[turn] = a
-		delete(m.underway, a.MessageID)
-		m.rate.settled(a, m.server.now, true)
-	}
-	clear(m.open)
+	m.swept(rt, func(*Attempt) bool { return true })
 	m.turnsOut, m.rate.looks = nil, nil
-	for _, key := range []string{account, otherAccount, "a@example.com", "b@example.com"} {
+	for _, key := range scopes[1:] {
 		units := m.queue.redis.HGetAll(context.Background(), m.queue.key("u:", key)).Val()
 		for _, unit := range slices.Sorted(maps.Keys(units)) {
 			id, _, _ := strings.Cut(units[unit], "\t")
@@ -332,8 +404,15 @@ func (m *model) late(rt *rapid.T) {
 	m.next(rt, turn, m.outcome(rt, a))
 }
 
+// sweepNow ends attempts that have passed their deadline.
+func (m *model) sweepNow(rt *rapid.T) {
+	m.sweepAll()
+	m.swept(rt, func(a *Attempt) bool { return a.Now.Add(attemptTime).Before(m.server.now.Truncate(time.Millisecond)) })
+}
+
 func (m *model) timeGoesBy(rt *rapid.T) {
-	m.pass(rapid.SampledFrom([]time.Duration{time.Millisecond, time.Second, 30 * time.Second}).Draw(rt, "time"))
+	times := []time.Duration{m.rate.untilLook(m.server.now), time.Millisecond, time.Second, 10 * time.Second, 30 * time.Second, 2 * attemptTime}
+	m.pass(rapid.SampledFrom(times).Draw(rt, "time"))
 }
 
 // pass lets time go by, for what expires too.
@@ -350,6 +429,7 @@ func (m *model) renewNow() {
 
 // finish delivers what is left, and looks whether everybody got everything.
 func (m *model) finish(rt *rapid.T) {
+	m.restart()
 	for range 400 {
 		if counts, err := m.queue.Counts(context.Background()); err != nil {
 			rt.Fatal(err)
@@ -383,6 +463,9 @@ func (m *model) finish(rt *rapid.T) {
 	m.check(rt)
 	for _, id := range m.messages {
 		s, err := m.queue.Message(context.Background(), id)
+		if m.deleted[id] && err == ErrNotFound {
+			continue
+		}
 		m.must(rt, err)
 		if s.State == Queued || s.State == Sending {
 			rt.Fatalf("%s is %s for ever\n%s", id, s.State, m.dump())

@@ -20,11 +20,14 @@ type books struct {
 	lanes   map[string][]string // "kind:sender:batch" and its entries
 	due     map[string]bool
 	units   map[string][]string // what is out, by message
+	open    map[string]bool     // attempts under way
+	aside   map[string]bool
 }
 
 func (m *model) read(rt *rapid.T) *books {
 	b := &books{server: m.server.Miniredis, prefix: m.queue.prefix, records: map[string]*record{}, batches: map[string]map[string]string{},
-		lanes: map[string][]string{}, due: map[string]bool{}, units: map[string][]string{}}
+		lanes: map[string][]string{}, due: map[string]bool{}, units: map[string][]string{},
+		open: map[string]bool{}, aside: map[string]bool{}}
 	for _, key := range m.server.Keys() {
 		name, _ := strings.CutPrefix(key, b.prefix)
 		what, id, _ := strings.Cut(name, ":")
@@ -50,12 +53,18 @@ func (m *model) read(rt *rapid.T) *books {
 			for member := range members {
 				b.due[member] = true
 			}
+		case "aside":
+			members, _ := m.server.Members(key)
+			for _, sender := range members {
+				b.aside[sender] = true
+			}
 		case "u":
 			units, _ := m.server.HKeys(key)
 			for _, unit := range units {
 				for _, open := range strings.Split(m.server.HGet(key, unit), "\n")[1:] {
 					f := strings.Split(open, "\t")
 					b.units[f[1]] = append(b.units[f[1]], f[0])
+					b.open[f[0]] = true
 				}
 			}
 		}
@@ -94,10 +103,21 @@ func (m *model) check(rt *rapid.T) {
 	shares, batchStates, batchOpen := map[string]int{}, map[string]map[string]int{}, map[string]int{}
 	for _, id := range m.messages {
 		r := b.records[id]
-		if r == nil {
-			rt.Fatalf("%s has no record", id)
+		if (r == nil) != m.deleted[id] {
+			rt.Fatalf("%s was deleted: %v; its record: %+v", id, m.deleted[id], r)
 		}
-		state, batch, h := stateOf[r.head[headState]], r.head[headBatch], r.head
+		batch := m.inBatch[id]
+		if batchStates[batch] == nil {
+			batchStates[batch] = map[string]int{}
+		}
+		if r == nil {
+			batchStates[batch]["f"]++ // it goes on being counted
+			if b.server.Exists(b.prefix + "c:" + id + ":0") {
+				rt.Fatalf("%s was deleted, and its content is there", id)
+			}
+			continue
+		}
+		state, h := stateOf[r.head[headState]], r.head
 		entry := id
 		if h[headGeneration] != "" {
 			entry += ":" + h[headGeneration]
@@ -117,6 +137,9 @@ func (m *model) check(rt *rapid.T) {
 		if state == Sending && sending != 1 {
 			rt.Fatalf("%s is sending by %d units", id, sending)
 		}
+		if a := m.underway[id]; a != nil && (h[headWhen] == "0") != (a.twice && !m.fenced[a.ID]) {
+			rt.Fatalf("%s is to be marked again: %v, but its fence was passed: %v", id, h[headWhen], m.fenced[a.ID])
+		}
 		if over != (finished["m:"+id] == 1) || (state == Failed) != slices.Contains(failed, id) {
 			rt.Fatalf("%s is %s; finished %d times, failed: %v", id, state, finished["m:"+id], slices.Contains(failed, id))
 		}
@@ -133,9 +156,6 @@ func (m *model) check(rt *rapid.T) {
 			want["class:"+h[headClass]]++
 		} else if !over {
 			batchOpen[batch]++
-		}
-		if batchStates[batch] == nil {
-			batchStates[batch] = map[string]int{}
 		}
 		batchStates[batch][h[headState]]++
 		if batch == "" && b.server.Exists(b.prefix+"c:"+id+":0") == over {
@@ -179,6 +199,7 @@ func (m *model) check(rt *rapid.T) {
 		}
 	}
 	m.checkRings(rt, b)
+	m.checkHolds(rt, b)
 	m.checkLimits(rt)
 }
 
@@ -205,7 +226,7 @@ func (m *model) checkRings(rt *rapid.T, b *books) {
 	}
 	for _, kind := range []string{"a", "r", "s"} {
 		senders := b.list("s:" + kind)
-		for _, sender := range []string{"-", "a@example.com", "b@example.com"} {
+		for _, sender := range append([]string{"-"}, senders...) {
 			ring := kind + ":" + sender
 			got, want := slices.Sorted(slices.Values(b.list("r:"+ring))), slices.Sorted(slices.Values(rings[ring]))
 			if !slices.Equal(got, want) {
@@ -217,8 +238,9 @@ func (m *model) checkRings(rt *rapid.T, b *books) {
 					n++
 				}
 			}
-			if (n == 1) != (len(want) > 0) || n > 1 {
-				rt.Fatalf("%s stands %d times in the ring of %s, with %d lanes", sender, n, kind, len(want))
+			out := b.aside[sender] && b.due["s:"+sender]
+			if (n == 1) != (len(want) > 0 && !out) || n > 1 {
+				rt.Fatalf("%s stands %d times in the ring of %s, with %d lanes; set aside: %v\n%s", sender, n, kind, len(want), out, m.dump())
 			}
 		}
 	}

@@ -34,6 +34,14 @@ type rates struct {
 	answer   *nextAnswer  // of the last call
 	met      []dueLook    // by calls of next.lua
 	hands    []*Turn      // that turns have been given
+	handled  []handled    // calls, in the order in which next.lua took them
+}
+
+// handled is a call that next.lua took: what it was to settle, if anything, and to begin.
+type handled struct {
+	key, settles, begins string
+	repeated             bool
+	answer               *nextAnswer
 }
 
 // use is an attempt as a provider may have counted it: at any one moment from its begin to its end.
@@ -120,14 +128,25 @@ func (m *model) combine() {
 			}
 			return cmp.Compare(fmt.Sprint(a.args[:2]...), fmt.Sprint(b.args[:2]...)) // the same in each run of the same steps
 		})
-		var calls []*nextCall
-		for _, w := range waiting {
-			calls = append(calls, &nextCall{args: w.args, done: make(chan struct{})})
+		runs := 1
+		if m.wire.twice.Swap(false) {
+			runs = 2
 		}
-		m.callNext(m.hard, calls)
+		for run := range runs {
+			var calls []*nextCall
+			for _, w := range waiting {
+				calls = append(calls, &nextCall{args: w.args, done: make(chan struct{})})
+			}
+			m.callNext(m.hard, calls)
+			for i, w := range waiting {
+				if w.answer, w.err = calls[i].answer, calls[i].err; w.err == nil {
+					m.rate.handled = append(m.rate.handled, handled{fmt.Sprint(w.args[0]), fmt.Sprint(w.args[7]), fmt.Sprint(w.args[5]), run > 0, w.answer})
+				}
+			}
+		}
+		m.wire.twice.Store(runs == 2)
 		m.rate.together.Store(1)
-		for i, w := range waiting {
-			w.answer, w.err = calls[i].answer, calls[i].err
+		for _, w := range waiting {
 			if w.err == nil {
 				m.met(w.answer)
 			}
@@ -157,8 +176,11 @@ func (m *model) next(rt *rapid.T, turn *Turn, last *Settlement) {
 	want := before.first(m, turn.key)
 	m.nextAll(rt, []*Turn{turn}, []*Settlement{nil})
 	a, answer := m.open[turn], m.rate.answer
-	if m.wire.twice.Load() || answer.stale > 0 || answer.ended != "" {
+	if m.wire.twice.Load() || answer.stale > 0 || answer.ended != "" || m.hush.aside[m.senders[want]] {
 		return // others stood before it, and are gone
+	}
+	if want != "" && turn.unit != "" && answer.what == "idle" {
+		rt.Fatalf("%s could begin by a turn that is idle", want)
 	}
 	if a != nil && a.MessageID != want {
 		rt.Fatalf("%s begins, but %q is the next of %+v", a.MessageID, want, before)
@@ -173,6 +195,23 @@ func (m *model) next(rt *rapid.T, turn *Turn, last *Settlement) {
 // nextAll goes on with several turns, whose calls share a run of next.lua.
 func (m *model) nextAll(rt *rapid.T, turns []*Turn, last []*Settlement) {
 	r := m.rate
+	m.options.ProviderVersion = cmp.Or(m.versions[turns[0]], m.process)
+	settles := map[string]*Settlement{}
+	for _, s := range last {
+		if s == nil {
+			continue
+		}
+		settles[s.Attempt.ID] = s
+		if r := m.record(rt, s.Attempt.MessageID); r == nil || r.head[headAttempt] != s.Attempt.ID || r.head[headBegun] == "" {
+			continue // somebody else decides, and whom it delivered to is all that counts
+		}
+		for i, o := range s.Outcomes {
+			if o.Class == mail.Permanent {
+				m.refused[s.Attempt.MessageID][s.Attempt.Offered[i]] = true
+			}
+		}
+	}
+	r.handled = nil
 	r.together.Store(int32(len(turns)))
 	attempts := make([]*Attempt, len(turns))
 	var all sync.WaitGroup
@@ -186,6 +225,7 @@ func (m *model) nextAll(rt *rapid.T, turns []*Turn, last []*Settlement) {
 		all.Go(func() { attempts[i] = turn.Next(last[i]) })
 	}
 	all.Wait()
+	m.quiet(rt, settles)
 	r.looks, r.met = append(r.looks, r.met...), nil
 	m.turnsOut, r.hands = append(m.turnsOut, r.hands...), nil
 	for i, a := range attempts {
@@ -202,6 +242,37 @@ func (m *model) nextAll(rt *rapid.T, turns []*Turn, last []*Settlement) {
 	}
 }
 
+// quiet checks what calls have begun against holds and pauses, in the order in which they were handled. settles are what they had
+// to settle.
+func (m *model) quiet(rt *rapid.T, settles map[string]*Settlement) {
+	now, active, begun := m.server.now.UnixMilli(), m.rate.active, map[string]bool{}
+	for _, c := range m.rate.handled {
+		if s := settles[c.settles]; s != nil && !c.repeated {
+			if end := c.answer.settled; m.former[s.Attempt.ID] && (end == "queued" || end == "failed") {
+				rt.Fatalf("%s is %s by an attempt from before it was requeued", s.Attempt.MessageID, end)
+			}
+			if c.answer.settled != "late" && c.answer.settled != "known" {
+				m.hush.settled(s, active, c.key, m.senders[s.Attempt.MessageID], m.options.ProviderVersion, now)
+			} else if !m.gone[s.Attempt.ID] {
+				rt.Fatalf("the outcome of %s counts as %s", s.Attempt.MessageID, c.answer.settled)
+			}
+		}
+		switch {
+		case c.answer.what == "attempt" && !begun[c.begins]:
+			begun[c.begins] = true
+			if why := m.hush.began(c.begins, c.key, m.senders[c.answer.message], now); why != "" {
+				rt.Fatalf("%s begins, though %s\n%s", c.answer.message, why, m.dump())
+			}
+		case c.answer.what != "attempt" && begun[c.begins]:
+			rt.Fatalf("a call that is made again does not find what it has begun")
+		case c.answer.what == "held":
+			if !slices.ContainsFunc([]string{c.key, Everything}, func(scope string) bool { return m.hush.silent(scope, now) || m.hush.tried(scope, now) }) {
+				rt.Fatalf("%q counts as held\n%s", c.key, m.dump())
+			}
+		}
+	}
+}
+
 // keyOf says whose limits bind a sender.
 func (r *rates) keyOf(sender string) string {
 	if r.active.Keying == ByAccount {
@@ -214,21 +285,32 @@ func (r *rates) keyOf(sender string) string {
 func (m *model) several(rt *rapid.T) {
 	var turns []*Turn
 	var last []*Settlement
-	for len(m.open) > 0 && rapid.IntRange(0, 2).Draw(rt, "settle") > 0 {
-		turn := m.pick(rt, m.open)
+	// They are of one process, and of one message no more than one outcome comes late.
+	alike := func(attempts map[*Turn]*Attempt, late bool) map[*Turn]*Attempt {
+		some := map[*Turn]*Attempt{}
+		for turn, a := range attempts {
+			same := len(turns) == 0 || cmp.Or(m.versions[turns[0]], m.process) == m.versions[turn]
+			if same && !(late && slices.ContainsFunc(last, func(s *Settlement) bool { return s.Attempt.MessageID == a.MessageID })) {
+				some[turn] = a
+			}
+		}
+		return some
+	}
+	for open := m.open; len(open) > 0 && rapid.IntRange(0, 2).Draw(rt, "settle") > 0; open = alike(m.open, false) {
+		turn := m.pick(rt, open)
 		if rapid.IntRange(0, 4).Draw(rt, "end") == 0 {
 			turn.ends = time.Time{}
 		}
 		turns, last = append(turns, turn), append(last, m.ended(rt, turn))
 	}
-	for len(m.lost) > 0 && rapid.IntRange(0, 4).Draw(rt, "late") == 0 {
-		turn := m.pick(rt, m.lost)
+	for lost := alike(m.lost, true); len(lost) > 0 && rapid.IntRange(0, 4).Draw(rt, "late") == 0; lost = alike(m.lost, true) {
+		turn := m.pick(rt, lost)
 		a := m.lost[turn]
 		delete(m.lost, turn)
 		m.rate.late = append(m.rate.late, a.ID)
 		turns, last = append(turns, turn), append(last, m.outcome(rt, a))
 	}
-	for len(m.turnsOut) > 0 && rapid.IntRange(0, 2).Draw(rt, "begin") > 0 {
+	for len(m.turnsOut) > 0 && (len(turns) == 0 || cmp.Or(m.versions[turns[0]], m.process) == m.process) && rapid.IntRange(0, 2).Draw(rt, "begin") > 0 {
 		turns, last = append(turns, m.fetch(rt)), append(last, nil)
 	}
 	if len(turns) == 0 {
@@ -285,7 +367,7 @@ func (m *model) lookAll(rt *rapid.T) {
 // provider makes another account, or the mailboxes, the active provider, with limits of its own.
 func (m *model) provider(rt *rapid.T) {
 	a := &m.rate.active
-	a.Keying, a.Account, a.Sender = ByAccount, account, "a@example.com"
+	a.Keying, a.Account, a.Sender = ByAccount, account, senders[0]
 	switch rapid.IntRange(0, 3).Draw(rt, "keying") {
 	case 0, 1:
 		a.Keying = ByMailbox
@@ -293,6 +375,9 @@ func (m *model) provider(rt *rapid.T) {
 		a.Account = otherAccount
 	}
 	m.limits(rt)
+	if rapid.IntRange(0, 3).Draw(rt, "restarted later") > 0 {
+		m.restart()
+	}
 }
 
 // limits changes those of the active provider.
@@ -319,13 +404,16 @@ func (m *model) limits(rt *rapid.T) {
 	}
 	version, err := m.queue.SetProvider(context.Background(), r.active, "s", string(r.active.Keying)+r.active.Account)
 	m.must(rt, err)
-	m.options.ProviderVersion = version // as a process that was started again
+	m.hush.changed(version, r.active, m.server.now.UnixMilli())
 }
+
+// restart makes the process one of the active provider's.
+func (m *model) restart() { m.process = m.hush.version }
 
 func drawLimits(rt *rapid.T, label string) []throttle.Limit {
 	var limits []throttle.Limit
 	for _, name := range []throttle.Name{throttle.Messages, throttle.Recipients} {
-		if rapid.Bool().Draw(rt, label) {
+		if rapid.IntRange(0, 2).Draw(rt, label) == 0 {
 			limits = append(limits, throttle.Limit{Name: name, Max: int64(rapid.IntRange(1, 4).Draw(rt, "most")),
 				Window: rapid.SampledFrom([]time.Duration{10 * time.Millisecond, 10 * time.Second, time.Minute}).Draw(rt, "window")})
 		}
@@ -384,7 +472,7 @@ func (m *model) checkLimits(rt *rapid.T) {
 			}
 		}
 	}
-	for _, scope := range []string{throttle.Provider, account, otherAccount, "a@example.com", "b@example.com"} {
+	for _, scope := range scopes {
 		books := m.queue.prefix + "w:" + scope
 		var got [5]int
 		for i, name := range append(throttle.Names(), "open") {
@@ -414,6 +502,22 @@ func (m *model) nothingLeft(rt *rapid.T) {
 	m.pass(time.Hour)
 	if left := m.leftover("ready", "blocked", "units", "looks", "keys", "u:", "w:", "handed:", "due", "l:", "r:", "s:"); len(left) > 0 {
 		rt.Fatalf("%v is left\n%s", left, m.dump())
+	}
+	for range 2 { // batches end with the last of their failed messages
+		m.pass(31 * 24 * time.Hour)
+		m.must(rt, m.queue.tidy(context.Background()))
+	}
+	m.sweepAll()
+	m.dispatchTurns(rt)
+	left := slices.DeleteFunc(m.leftover(""), func(key string) bool {
+		if name := strings.TrimPrefix(key, m.queue.prefix); !strings.HasPrefix(name, "k:") {
+			return slices.Contains([]string{"provider", "workers", "wake", "counts", "senior"}, name)
+		}
+		fields, _ := m.server.HKeys(key)
+		return slices.Equal(fields, []string{"served"})
+	})
+	if len(left) > 0 {
+		rt.Fatalf("a month later %v is left\n%s", left, m.dump())
 	}
 }
 

@@ -49,6 +49,8 @@ type Attempt struct {
 	First   time.Time
 	// Kept is what an earlier attempt noted by Keep, for the sender alone to understand.
 	Kept string
+	// Retried says that there was an earlier attempt.
+	Retried bool
 	// Doubtful says that nobody knows whether an earlier attempt handed the message over. A provider that can tell is to be asked
 	// before it is sent again.
 	Doubtful bool
@@ -378,6 +380,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
 	a.Kept = r.head[headKept]
 	a.twice, a.Doubtful = t.consumer.options.OnUnknown[a.Kind] == Hold, r.doubtful()
+	a.Retried = r.history != ""
 	it, err := r.item()
 	if err != nil {
 		return nil, broken(err)

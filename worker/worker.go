@@ -137,7 +137,7 @@ func (w *Worker) guarded(a *queue.Attempt, do func(fence func() error) ([]mail.O
 // what it can't tell when it is asked.
 func (w *Worker) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queue.UnknownPolicy, used *provider.Usage, fence func() error) ([]mail.Outcome, error) {
 	all := a.Message.Recipients()
-	d := &provider.Delivery{Message: a.Message, Fence: fence, Kept: a.Kept, Keep: a.Keep, Used: used}
+	d := &provider.Delivery{Message: a.Message, Fence: fence, Retried: a.Retried, Kept: a.Kept, Keep: a.Keep, Used: used}
 	for _, index := range a.Offered {
 		d.Recipients = append(d.Recipients, all[index])
 	}

@@ -38,6 +38,10 @@ func (a *attempt) byDraft(m message, files []*mail.File) (mail.Outcome, error) {
 		if err := a.remove(a.ctx, id); err != nil {
 			return mail.Outcome{}, err
 		}
+	} else if a.delivery.Retried {
+		if err := a.removeOrphans(); err != nil {
+			return mail.Outcome{}, err
+		}
 	}
 	id, err := a.build(m, files)
 	if err != nil {
@@ -126,6 +130,37 @@ func (a *attempt) abandon(id string, why error) error {
 		_ = a.keep("") // else the next attempt finds that it is gone
 	}
 	return why
+}
+
+// removeOrphans deletes drafts of the message whose ids nobody has noted, as the worker died, or the connection broke, when they were
+// made. They are found by our message's id.
+func (a *attempt) removeOrphans() error {
+	query := url.Values{"$select": {"id"}, "$filter": {"singleValueExtendedProperties/any(ep: ep/id eq '" + ourID + "' and ep/value eq '" + a.delivery.Message.ID + "')"}}
+	r := request{step: stepDraft, method: http.MethodGet, url: a.user("/mailFolders/drafts/messages?" + strings.ReplaceAll(query.Encode(), "+", "%20")), header: immutable}
+	got, err := a.do(r)
+	if err != nil {
+		return err
+	}
+	if got.status != http.StatusOK {
+		if f := a.refusal(r, got); f.Class != mail.Permanent {
+			return f
+		}
+		return nil // a draft too many is better than a message that can't go
+	}
+	var found struct {
+		Value []struct {
+			ID string `json:"id"`
+		} `json:"value"`
+	}
+	if err := got.decode(&found); err != nil {
+		return ours(mail.Temporary, stepDraft, "the list of drafts can't be read")
+	}
+	for _, draft := range found.Value {
+		if err := a.remove(a.ctx, draft.ID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove deletes a draft; one that is gone already is fine.

@@ -164,11 +164,18 @@ local function visit(key, most)
   return hand_out(key, most)
 end
 
--- everybody lists the keys that have work.
-local function everybody()
+-- everybody lists the keys that have work, as many as one run looks at. With rest, the others are looked at by the next.
+local function everybody(rest)
+  local others = {}
   for _, kind in ipairs({'a', 'r', 's'}) do
-    for _, sender in ipairs(redis.call('LRANGE', P .. 's:' .. kind, 0, -1)) do list(key_of(provider, sender)) end
+    for _, sender in ipairs(redis.call('LRANGE', P .. 's:' .. kind, 0, -1)) do
+      local key = key_of(provider, sender)
+      if #todo < KEYS_AT_ONCE then list(key) elseif not listed[key] then others[#others + 1] = key end
+    end
   end
+  if not rest or #others == 0 then return end
+  for i = 1, #others, 1000 do redis.call('SADD', P .. 'ready', unpack(others, i, math.min(i + 999, #others))) end
+  answer[1] = 0
 end
 
 local limited = everyone < math.huge or #all_limits > 0
@@ -191,9 +198,10 @@ if silent > now then
 elseif probed('*', now) then
   -- Whoever ends the probe sees to it that everybody is looked at.
 elseif not limited then
-  if listed['*'] or doubt then everybody() end
+  if listed['*'] or doubt then everybody(not doubt) end
   local most = doubt and 1 or math.huge
   for _, key in ipairs(todo) do
+    if most < 1 and not before then break end
     if key ~= '*' then most = most - visit(key, most) end
   end
 else
