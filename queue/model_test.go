@@ -460,7 +460,7 @@ func (m *model) finish(rt *rapid.T) {
 			m.next(rt, turn, s)
 		}
 	}
-	m.check(rt)
+	m.compare(rt, true)
 	for _, id := range m.messages {
 		s, err := m.queue.Message(context.Background(), id)
 		if m.deleted[id] && err == ErrNotFound {

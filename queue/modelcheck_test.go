@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"pgregory.net/rapid"
@@ -81,7 +82,10 @@ func (b *books) list(name string) []string {
 func (b *books) count(name string) int { return atoi(b.server.HGet(b.prefix+"counts", name)) }
 
 // check compares all that Redis has.
-func (m *model) check(rt *rapid.T) {
+func (m *model) check(rt *rapid.T) { m.compare(rt, false) }
+
+// compare also compares it, if wanted, with what is told of batches.
+func (m *model) compare(rt *rapid.T, told bool) {
 	b := m.read(rt)
 	places := map[string]int{}
 	for _, entries := range b.lanes {
@@ -186,6 +190,9 @@ func (m *model) check(rt *rapid.T) {
 				rt.Fatalf("batch %s counts %s as %s, want %d", id, f[state], state, batchStates[id][state])
 			}
 		}
+		if !told {
+			continue
+		}
 		s, err := m.queue.Batch(context.Background(), id)
 		m.must(rt, err)
 		if s.Open != batchOpen[id] || s.Delivered != batchStates[id]["d"] || s.Total != s.Open+s.Delivered+s.Failed+s.Cancelled+s.Expired {
@@ -244,6 +251,49 @@ func (m *model) checkRings(rt *rapid.T, b *books) {
 			}
 		}
 	}
+}
+
+// nothingLeft checks that nothing outlives its reason, once all mail has ended.
+func (m *model) nothingLeft(rt *rapid.T) {
+	for range 20 {
+		m.dispatchTurns(rt)
+		m.lookAll(rt)
+		for _, turn := range m.turnsOut {
+			m.next(rt, turn, nil)
+		}
+		m.turnsOut = nil
+		if len(m.leftover("ready", "blocked", "looks", "u:", "due", "l:")) == 0 {
+			break
+		}
+		m.pass(m.rate.untilLook(m.server.now))
+	}
+	m.pass(time.Hour)
+	if left := m.leftover("ready", "blocked", "units", "looks", "keys", "u:", "w:", "handed:", "due", "l:", "r:", "s:"); len(left) > 0 {
+		rt.Fatalf("%v is left\n%s", left, m.dump())
+	}
+	for range 2 { // batches end with the last of their failed messages
+		m.pass(31 * 24 * time.Hour)
+		m.must(rt, m.queue.tidy(context.Background()))
+	}
+	m.sweepAll()
+	m.dispatchTurns(rt)
+	left := slices.DeleteFunc(m.leftover(""), func(key string) bool {
+		if name := strings.TrimPrefix(key, m.queue.prefix); !strings.HasPrefix(name, "k:") {
+			return slices.Contains([]string{"provider", "workers", "wake", "counts", "senior"}, name)
+		}
+		fields, _ := m.server.HKeys(key)
+		return slices.Equal(fields, []string{"served"})
+	})
+	if len(left) > 0 {
+		rt.Fatalf("a month later %v is left\n%s", left, m.dump())
+	}
+}
+
+// leftover lists the keys in Redis of some beginnings.
+func (m *model) leftover(beginnings ...string) []string {
+	return slices.DeleteFunc(m.server.Keys(), func(key string) bool {
+		return !slices.ContainsFunc(beginnings, func(b string) bool { return strings.HasPrefix(key, m.queue.prefix+b) })
+	})
 }
 
 // dump is all there is in Redis but records and content.

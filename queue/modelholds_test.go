@@ -216,8 +216,9 @@ func (m *model) checkHolds(rt *rapid.T, b *books) {
 	}
 }
 
-// ask checks what operators are told of holds and pauses.
+// ask checks what people are told of batches, holds and pauses.
 func (m *model) ask(rt *rapid.T) {
+	m.compare(rt, true)
 	now, listed := m.server.now.UnixMilli(), map[string]bool{}
 	all, err := m.queue.Mailboxes(context.Background())
 	m.must(rt, err)

@@ -485,49 +485,6 @@ func (m *model) checkLimits(rt *rapid.T) {
 	}
 }
 
-// nothingLeft checks that nothing outlives its reason, once all mail has ended.
-func (m *model) nothingLeft(rt *rapid.T) {
-	for range 20 {
-		m.dispatchTurns(rt)
-		m.lookAll(rt)
-		for _, turn := range m.turnsOut {
-			m.next(rt, turn, nil)
-		}
-		m.turnsOut = nil
-		if len(m.leftover("ready", "blocked", "looks", "u:", "due", "l:")) == 0 {
-			break
-		}
-		m.pass(m.rate.untilLook(m.server.now))
-	}
-	m.pass(time.Hour)
-	if left := m.leftover("ready", "blocked", "units", "looks", "keys", "u:", "w:", "handed:", "due", "l:", "r:", "s:"); len(left) > 0 {
-		rt.Fatalf("%v is left\n%s", left, m.dump())
-	}
-	for range 2 { // batches end with the last of their failed messages
-		m.pass(31 * 24 * time.Hour)
-		m.must(rt, m.queue.tidy(context.Background()))
-	}
-	m.sweepAll()
-	m.dispatchTurns(rt)
-	left := slices.DeleteFunc(m.leftover(""), func(key string) bool {
-		if name := strings.TrimPrefix(key, m.queue.prefix); !strings.HasPrefix(name, "k:") {
-			return slices.Contains([]string{"provider", "workers", "wake", "counts", "senior"}, name)
-		}
-		fields, _ := m.server.HKeys(key)
-		return slices.Equal(fields, []string{"served"})
-	})
-	if len(left) > 0 {
-		rt.Fatalf("a month later %v is left\n%s", left, m.dump())
-	}
-}
-
-// leftover lists the keys in Redis of some beginnings.
-func (m *model) leftover(beginnings ...string) []string {
-	return slices.DeleteFunc(m.server.Keys(), func(key string) bool {
-		return !slices.ContainsFunc(beginnings, func(b string) bool { return strings.HasPrefix(key, m.queue.prefix+b) })
-	})
-}
-
 // backlog is what waits, as it stands in Redis.
 type backlog struct {
 	Lists  map[string][]string
