@@ -30,6 +30,7 @@ type Config struct {
 	Content Content `yaml:"content"`
 	Metrics Metrics `yaml:"metrics"`
 	Log     Log     `yaml:"log"`
+	Network Network `yaml:"network"`
 	// Provider makes the provider declarative: API and console show it and do not change it. Nil if the provider is set
 	// through them.
 	Provider *provider.Settings `yaml:"provider,omitempty"`
@@ -59,7 +60,8 @@ type Token struct {
 	SHA256 string `yaml:"sha256"` // 64 hexadecimal digits
 }
 
-// Secrets holds the keys that seal credentials at rest, each 32 bytes in base64. The first seals, all open.
+// Secrets holds the keys that seal credentials at rest, each 32 bytes in base64: see provider.NewKeyring. The first seals, all
+// open.
 type Secrets struct {
 	Keys []provider.Secret `yaml:"keys"`
 }
@@ -148,6 +150,12 @@ type Log struct {
 	Format string `yaml:"format"` // text or json
 }
 
+// Network says where providers can't be, whoever sets them.
+type Network struct {
+	// Forbidden lists the IP addresses and networks that no connection to a provider goes to; empty forbids none.
+	Forbidden []string `yaml:"forbidden"`
+}
+
 // Default gives the configuration of an empty file and an empty environment.
 func Default() *Config {
 	c := base()
@@ -183,6 +191,7 @@ func base() *Config {
 		Content: Content{MaxBytes: 1024 * mebibyte},
 		Metrics: Metrics{Mailboxes: 100},
 		Log:     Log{Level: "info", Format: "text"},
+		Network: Network{Forbidden: provider.DefaultForbidden()},
 	}
 }
 

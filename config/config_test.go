@@ -138,6 +138,23 @@ func TestTheProviderGetsItsDefaults(t *testing.T) {
 	}
 }
 
+func TestForbiddenNetworksReplaceTheDefault(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                         provider.DefaultForbidden(),
+		"network: {forbidden: }":   provider.DefaultForbidden(),
+		"network: {forbidden: []}": {},
+		"network: {forbidden: [\"::1\", 10.0.0.0/8]}": {"::1", "10.0.0.0/8"},
+	} {
+		if got := mustLoad(t, text).Network.Forbidden; !slices.Equal(got, want) {
+			t.Errorf("%q: %q", text, got)
+		}
+	}
+	c, err := Load("", []string{"POSTROOM_NETWORK_FORBIDDEN=::1,10.0.0.0/8"})
+	if err != nil || !slices.Equal(c.Network.Forbidden, []string{"::1", "10.0.0.0/8"}) {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
 func TestNothingShowsASecret(t *testing.T) {
 	const secret = "hunter2"
 	c := Default()

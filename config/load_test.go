@@ -156,6 +156,23 @@ func TestEveryFaultOfAFileIsReported(t *testing.T) {
 				"provider.smtp.auth.password :6 | is missing",
 			},
 		},
+		"forbidden networks": {
+			"network:\n  forbidden:\n    - 10.0.0.0/8\n    - 10.0.0.1/8\n    - metadata.example.com\n    - fe80::1%eth0\n",
+			[]string{
+				"network.forbidden[1] :4 | is an address within a network => write the network's first address",
+				"network.forbidden[2] :5 | is neither an IP address nor a network => write it as 192.0.2.1",
+				"network.forbidden[3] :6 | names an interface => leave out",
+			},
+		},
+		"a provider's lists": {
+			"provider:\n  kind: smtp\n  sender: {address: a@example.com}\n  smtp: {host: mail.example.com}\n" +
+				"  allowed_senders:\n    - '@example.com'\n    - example.org\n",
+			[]string{"provider.allowed_senders[1] :7 | is neither an address nor a domain => write reports@example.com"},
+		},
+		"a provider of no kind may have senders": {
+			"provider:\n  allowed_senders: [reports]\n",
+			[]string{"provider.allowed_senders[0] :2 | is neither an address nor a domain"},
+		},
 		"an unread section is not judged": {
 			"provider:\n  kind: smtp\n  sender: {address: a@example.com}\n  smtp: mail.example.com\n",
 			[]string{"provider.smtp :4 | want a section"},
@@ -246,6 +263,7 @@ func TestTheEnvironmentGoesBeforeTheFile(t *testing.T) {
 		"POSTROOM_KINDS_REPORT_WEIGHT=5",
 		"POSTROOM_PROVIDER_KIND=smtp",
 		"POSTROOM_PROVIDER_SENDER_ADDRESS=reports@example.com",
+		"POSTROOM_PROVIDER_ALLOWED_SENDERS=News@example.com, @Example.ORG",
 		"POSTROOM_PROVIDER_SMTP_HOST=mail.example.com",
 		"POSTROOM_PROVIDER_SMTP_AUTH_PASSWORD=a,b=c",
 		"POSTROOM_PROVIDER_LIMITS_MESSAGES_PER_MINUTE=30",
@@ -265,6 +283,7 @@ func TestTheEnvironmentGoesBeforeTheFile(t *testing.T) {
 	want.Kinds.Report.Weight = 5
 	want.Provider = &provider.Settings{Kind: provider.KindSMTP}
 	want.Provider.Sender.Address = "reports@example.com"
+	want.Provider.AllowedSenders = []string{"News@example.com", "@example.org"}
 	want.Provider.SMTP.Host = "mail.example.com"
 	want.Provider.SMTP.Auth.Password = "a,b=c"
 	want.Provider.Limits.MessagesPerMinute = 30

@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/postroom/postroom/provider"
 )
 
 // finalReply is how long a sender waits for the reply to the final dot (RFC 5321, section 4.5.3.2.6). An attempt must
@@ -43,6 +45,7 @@ func (c *Config) Validate() []Fault {
 	between(&f, "metrics.mailboxes", c.Metrics.Mailboxes, 0, 10_000, "Prometheus would have to keep too many series")
 	f.oneOf("log.level", c.Log.Level, "what matters would be missing from the log", "debug", "info", "warn", "error")
 	f.oneOf("log.format", c.Log.Format, "whatever reads the log would not understand it", "text", "json")
+	f.network(c)
 	f.provider(c)
 	return f
 }
@@ -247,6 +250,18 @@ func (f *faults) bounds(c *Config) {
 	}
 }
 
+func (f *faults) network(c *Config) {
+	_, problems := provider.NewGuard(c.Network.Forbidden)
+	for _, p := range problems {
+		problem, remedy, _ := strings.Cut(p.Reason, "; ")
+		f.add("network.forbidden["+p.Field[1:]+"]", problem,
+			"whoever may set the provider could have it connect there, and find out what only this machine can reach", remedy)
+	}
+}
+
+// pointerIndex is the last part of a JSON pointer into a list.
+var pointerIndex = regexp.MustCompile(`/([0-9]+)$`)
+
 // provider takes over what the provider's own settings say, whose paths look like /smtp/host.
 func (f *faults) provider(c *Config) {
 	if c.Provider == nil {
@@ -254,6 +269,7 @@ func (f *faults) provider(c *Config) {
 	}
 	for _, p := range c.Provider.Validate() {
 		problem, remedy, _ := strings.Cut(p.Reason, "; ")
-		f.add("provider"+strings.ReplaceAll(p.Field, "/", "."), problem, "no mail would go out", cmp.Or(remedy, remedyValue))
+		path := "provider" + pointerIndex.ReplaceAllString(p.Field, "[$1]")
+		f.add(strings.ReplaceAll(path, "/", "."), problem, "no mail would go out", cmp.Or(remedy, remedyValue))
 	}
 }

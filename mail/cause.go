@@ -8,6 +8,7 @@ type Cause string
 const (
 	// What settings or the provider's administrator have to put right.
 	HostNotFound       Cause = "host_not_found"
+	TargetForbidden    Cause = "target_forbidden" // the configuration forbids to connect there
 	CertificateInvalid Cause = "certificate_invalid"
 	TLSRefused         Cause = "tls_refused"       // the two sides do not agree on TLS
 	TLSNotSpoken       Cause = "tls_not_spoken"    // the port speaks no TLS from its first byte on

@@ -4,52 +4,57 @@ import "github.com/postroom/postroom/mail"
 
 // Ends of remedies.
 const (
-	resume  = " Then `postroom mailbox resume ADDRESS` goes on at once."
-	restart = " Then restart Postroom."
-	requeue = " Then `postroom failed requeue ID` sends the message again."
+	resume      = " Then `postroom mailbox resume ADDRESS` goes on at once."
+	howToChange = " Settings are changed with `postroom provider set`, or, where postroom.yaml holds them, there and with a restart."
+	requeue     = " Then `postroom failed requeue ID` sends the message again."
 )
 
 // causes says what each cause means to people.
 var causes = map[mail.Cause]meaning{
 	mail.HostNotFound: {
 		"The mail server's name is not in the DNS.",
-		"Correct provider.smtp.host in postroom.yaml, or have the name put into the DNS that this machine asks." + restart,
+		"Correct provider.smtp.host, or have the name put into the DNS that this machine asks." + howToChange,
+	},
+	mail.TargetForbidden: {
+		"Postroom's configuration forbids to connect to where the mail server is.",
+		"Correct provider.smtp.host if it is not meant to lead there. If it is, take the address, or its network, out of network.forbidden " +
+			"in postroom.yaml, and restart Postroom.",
 	},
 	mail.CertificateInvalid: {
 		"The mail server's certificate has expired, is for another name, or comes from an authority that this machine does not trust.",
-		"Have the certificate renewed; or set provider.smtp.host in postroom.yaml to a name that the certificate is for; or put your " +
-			"own authority's certificate into provider.smtp.ca_pem." + restart,
+		"Have the certificate renewed; or set provider.smtp.host to a name that the certificate is for; or put your " +
+			"own authority's certificate into provider.smtp.ca_pem." + howToChange,
 	},
 	mail.TLSRefused: {
 		"Postroom and the mail server found no way to encrypt that both accept.",
-		"Have the server offer TLS 1.2 or later. Only if that can't be done, lower provider.smtp.min_tls in postroom.yaml: older " +
-			"versions can be broken open." + restart,
+		"Have the server offer TLS 1.2 or later. Only if that can't be done, lower provider.smtp.min_tls: older " +
+			"versions can be broken open." + howToChange,
 	},
 	mail.TLSNotSpoken: {
 		"The mail server does not encrypt from the start on this port.",
-		"In postroom.yaml set provider.smtp.security to starttls (mostly with port 587), or provider.smtp.port to a port with TLS " +
-			"(mostly 465)." + restart,
+		"Set provider.smtp.security to starttls (mostly with port 587), or provider.smtp.port to a port with TLS " +
+			"(mostly 465)." + howToChange,
 	},
 	mail.StartTLSMissing: {
 		"The mail server does not offer to encrypt the connection (STARTTLS), and Postroom sends nothing without.",
-		"In postroom.yaml set provider.smtp.port to the server's port for submission, mostly 587; or provider.smtp.security to tls " +
-			"for port 465. If the server used to offer it, see who could be changing the connection on its way." + restart,
+		"Set provider.smtp.port to the server's port for submission, mostly 587; or provider.smtp.security to tls " +
+			"for port 465. If the server used to offer it, see who could be changing the connection on its way." + howToChange,
 	},
 	mail.AuthMissing: {
 		"The mail server offers no login on this port, or none that suits the settings.",
-		"In postroom.yaml check provider.smtp.port and provider.smtp.security: logins are mostly offered on port 587 with starttls and " +
-			"on 465 with tls. If the server takes mail without a login, set provider.smtp.auth.method to none." + restart,
+		"Check provider.smtp.port and provider.smtp.security: logins are mostly offered on port 587 with starttls and " +
+			"on 465 with tls. If the server takes mail without a login, set provider.smtp.auth.method to none." + howToChange,
 	},
 	mail.CleartextLogin: {
 		"The connection is not encrypted, and the settings do not allow a login over it.",
-		"In postroom.yaml set provider.smtp.security to starttls or tls. Set provider.smtp.auth.allow_cleartext only if nobody can " +
-			"read the traffic." + restart,
+		"Set provider.smtp.security to starttls or tls. Set provider.smtp.auth.allow_cleartext only if nobody can " +
+			"read the traffic." + howToChange,
 	},
 	mail.Credentials: {
 		"The provider refused the user name or the password.",
 		"Check provider.smtp.auth.username and provider.smtp.auth.password, and that the account is neither locked nor expired. Google " +
 			"wants an app password, Amazon SES its SMTP credentials; with Microsoft 365 also check in the Microsoft 365 admin center, " +
-			"Users, Active users, Mail, Manage email apps that the account may use Authenticated SMTP." + restart,
+			"Users, Active users, Mail, Manage email apps that the account may use Authenticated SMTP." + howToChange,
 	},
 	mail.LoginDisabled: {
 		"The account exists, but this way of logging in is switched off for it or for its organisation.",
@@ -60,18 +65,18 @@ var causes = map[mail.Cause]meaning{
 	},
 	mail.NotAuthenticated: {
 		"The mail server wants a login, or an encrypted connection, before it takes mail.",
-		"In postroom.yaml set provider.smtp.auth to method basic with user name and password, and provider.smtp.security to starttls or " +
-			"tls. If the server is to take mail without a login, its administrator has to allow this machine's address." + restart,
+		"Set provider.smtp.auth to method basic with user name and password, and provider.smtp.security to starttls or " +
+			"tls. If the server is to take mail without a login, its administrator has to allow this machine's address." + howToChange,
 	},
 	mail.SendAsDenied: {
 		"The account that Postroom logs in with may not send with this sender's address.",
-		"Send with the account's own address (provider.sender.address in postroom.yaml, or from in the application). Or allow it: " +
+		"Send with the account's own address (provider.sender.address, or from in the application). Or allow it: " +
 			"with Microsoft 365 in the Exchange admin center, Recipients, Mailboxes, the sender's mailbox, Delegation, Send as, which " +
 			"can take over an hour to work; elsewhere the server's administrator does it." + resume,
 	},
 	mail.SenderRefused: {
 		"The mail server does not take mail from this sender's address.",
-		"Correct the sender (provider.sender.address in postroom.yaml, or from in the application). Or have the server's " +
+		"Correct the sender (provider.sender.address, or from in the application). Or have the server's " +
 			"administrator allow it; with Amazon SES and others a sender has to be verified first." + resume,
 	},
 	mail.SenderBlocked: {
@@ -85,26 +90,26 @@ var causes = map[mail.Cause]meaning{
 	},
 	mail.MailboxNotFound: {
 		"The provider knows no mailbox of this sender's address, or none that can send.",
-		"Correct the sender (provider.sender.address in postroom.yaml, or from in the application); or give it a mailbox: with " +
+		"Correct the sender (provider.sender.address, or from in the application); or give it a mailbox: with " +
 			"Microsoft 365 one in Exchange Online with a licence." + resume,
 	},
 	mail.TooManyConnections: {
 		"The provider saw more connections or messages at once from this mailbox than it allows.",
-		"If this happens often, lower provider.limits.concurrency in postroom.yaml, and see what else sends with the same account.",
+		"If this happens often, lower provider.limits.concurrency, and see what else sends with the same account.",
 	},
 	mail.RateExceeded: {
 		"Messages went out faster than the provider allows.",
-		"If this happens often, lower provider.limits.messages_per_minute in postroom.yaml, and see what else sends with the same account.",
+		"If this happens often, lower provider.limits.messages_per_minute, and see what else sends with the same account.",
 	},
 	mail.QuotaExceeded: {
 		"The mailbox has sent as much as the provider allows in a day.",
-		"It may send again within 24 hours. If this happens often, set provider.limits.recipients_per_day in postroom.yaml to what the " +
+		"It may send again within 24 hours. If this happens often, set provider.limits.recipients_per_day to what the " +
 			"provider allows, ask it for more, and see what else sends with the same account.",
 	},
 	mail.TenantQuota: {
 		"Your organisation as a whole has sent as much as the provider allows in a day.",
 		"It may send again within 24 hours. Microsoft shows the figures in the Exchange admin center, Reports, Mail flow, Tenant Outbound " +
-			"External Recipients; set provider.tenant_limits.recipients_per_day in postroom.yaml below them. With a sender of an " +
+			"External Recipients; set provider.tenant_limits.recipients_per_day below them. With a sender of an " +
 			"onmicrosoft.com domain only a few outside recipients a day are allowed: use your own domain.",
 	},
 	mail.TenantBlocked: {
@@ -141,8 +146,7 @@ var causes = map[mail.Cause]meaning{
 	},
 	mail.LimitTooSmall: {
 		"The message takes more of one of the limits than that limit allows in all, so that it could never go.",
-		"Raise the limit, under provider.limits or provider.tenant_limits in postroom.yaml, and restart Postroom; or hand the message in " +
-			"again in smaller parts." + requeue,
+		"Raise the limit, under provider.limits or provider.tenant_limits; or hand the message in again in smaller parts." + howToChange + requeue,
 	},
 	mail.Unreadable: {
 		"Postroom could not read its own record of the message, or its content.",
@@ -167,13 +171,13 @@ var causes = map[mail.Cause]meaning{
 	},
 	mail.ClientRefused: {
 		"The login service does not accept the app's id together with its secret.",
-		"Check client_id and client_secret under provider.microsoft365 or provider.smtp.auth.oauth2 in postroom.yaml. Microsoft Entra " +
-			"shows two columns for a secret: its value is wanted, not its id." + restart,
+		"Check client_id and client_secret under provider.microsoft365 or provider.smtp.auth.oauth2. Microsoft Entra " +
+			"shows two columns for a secret: its value is wanted, not its id." + howToChange,
 	},
 	mail.SecretExpired: {
 		"The app's client secret has expired.",
 		"In the Microsoft Entra admin center (App registrations, the app, Certificates & secrets) make a new secret, and put its value " +
-			"into provider.microsoft365.client_secret or provider.smtp.auth.oauth2.client_secret in postroom.yaml." + restart,
+			"into provider.microsoft365.client_secret or provider.smtp.auth.oauth2.client_secret." + howToChange,
 	},
 	mail.AssertionRefused: {
 		"The login service does not accept the app's certificate, or its federated token.",
@@ -183,23 +187,23 @@ var causes = map[mail.Cause]meaning{
 	},
 	mail.FederatedToken: {
 		"The file with the federated token can't be read, or holds no token.",
-		"Check provider.microsoft365.federated_token_file in postroom.yaml, that Postroom may read the file, and that whatever writes it " +
+		"Check provider.microsoft365.federated_token_file, that Postroom may read the file, and that whatever writes it " +
 			"is running." + resume,
 	},
 	mail.AppNotFound: {
 		"The login service does not know the app in this tenant, or the app is disabled there.",
-		"Check tenant_id and client_id under provider.microsoft365 or provider.smtp.auth.oauth2 in postroom.yaml. In the Microsoft Entra " +
+		"Check tenant_id and client_id under provider.microsoft365 or provider.smtp.auth.oauth2. In the Microsoft Entra " +
 			"admin center the app has to be among the enterprise applications, and enabled for sign-in." + resume,
 	},
 	mail.TenantNotFound: {
 		"The login service knows no such tenant.",
-		"Check tenant_id under provider.microsoft365 or provider.smtp.auth.oauth2 in postroom.yaml, and provider.microsoft365.cloud: " +
-			"tenants of a national cloud are found in that cloud alone." + restart,
+		"Check tenant_id under provider.microsoft365 or provider.smtp.auth.oauth2, and provider.microsoft365.cloud: " +
+			"tenants of a national cloud are found in that cloud alone." + howToChange,
 	},
 	mail.ScopeRefused: {
 		"The login service gives out no tokens for what Postroom asked for.",
-		"Check provider.smtp.auth.oauth2.scopes or provider.microsoft365.cloud in postroom.yaml. With Microsoft Entra also see that the app " +
-			"has a permission of Microsoft Graph, or for SMTP one of Office 365 Exchange Online." + restart,
+		"Check provider.smtp.auth.oauth2.scopes or provider.microsoft365.cloud. With Microsoft Entra also see that the app " +
+			"has a permission of Microsoft Graph, or for SMTP one of Office 365 Exchange Online." + howToChange,
 	},
 	mail.PermissionMissing: {
 		"The app lacks a permission, or is kept from using it by a policy of its organisation.",
@@ -210,13 +214,13 @@ var causes = map[mail.Cause]meaning{
 	},
 	mail.TokenRefused: {
 		"The login service refuses to give out a token.",
-		"The provider's own words say why. Check provider.microsoft365 or provider.smtp.auth.oauth2 in postroom.yaml against what the " +
-			"login service says about the app." + restart,
+		"The provider's own words say why. Check provider.microsoft365 or provider.smtp.auth.oauth2 against what the " +
+			"login service says about the app." + howToChange,
 	},
 	mail.NoTokenEndpoint: {
 		"What answers at the login service's address gives out no tokens.",
-		"Check provider.smtp.auth.oauth2.token_url, or provider.microsoft365.login_url, in postroom.yaml, and whether a proxy answers in " +
-			"place of the login service." + restart,
+		"Check provider.smtp.auth.oauth2.token_url, or provider.microsoft365.login_url, and whether a proxy answers in " +
+			"place of the login service." + howToChange,
 	},
 	mail.TokenUnavailable: {
 		"The login service gives out no token at the moment, or can't be reached.",
@@ -229,8 +233,13 @@ var causes = map[mail.Cause]meaning{
 var webCauses = map[mail.Cause]meaning{
 	mail.HostNotFound: {
 		"The name of Microsoft Graph, or of the login service, is not in the DNS.",
-		"Check provider.microsoft365.cloud, graph_url and login_url there, and provider.smtp.auth.oauth2.token_url, in postroom.yaml; and the " +
-			"DNS that this machine asks." + restart,
+		"Check provider.microsoft365.cloud, graph_url and login_url there, and provider.smtp.auth.oauth2.token_url; and the " +
+			"DNS that this machine asks." + howToChange,
+	},
+	mail.TargetForbidden: {
+		"Postroom's configuration forbids to connect to where Microsoft Graph, or the login service, is.",
+		"Correct graph_url, login_url or token_url, or the proxy of the environment (HTTPS_PROXY), if it is not meant to lead there. If it " +
+			"is, take the address, or its network, out of network.forbidden in postroom.yaml, and restart Postroom.",
 	},
 	mail.CertificateInvalid: {
 		"The certificate of Microsoft Graph, or of the login service, is not one that this machine trusts.",
@@ -242,6 +251,6 @@ var webCauses = map[mail.Cause]meaning{
 	},
 	mail.TLSNotSpoken: {
 		"What answers for Microsoft Graph, or for the login service, does not encrypt.",
-		"Check graph_url, login_url and token_url in postroom.yaml, and the proxy of the environment (HTTPS_PROXY)." + restart,
+		"Check graph_url, login_url and token_url, and the proxy of the environment (HTTPS_PROXY)." + howToChange,
 	},
 }

@@ -6,7 +6,7 @@ import "github.com/postroom/postroom/mail"
 const (
 	fixAddress = "Correct or remove the address where it is kept, and hand the message in again. If the address has come to exist " +
 		"meanwhile, `postroom failed requeue ID` sends the message again."
-	fixSender = "Check the sender (provider.sender.address in postroom.yaml, or from in the application): its domain has to exist and to " +
+	fixSender = "Check the sender (provider.sender.address, or from in the application): its domain has to exist and to " +
 		"take mail." + requeue
 	proveSender = "Have the sender's domain say in the DNS that the provider may send for it (SPF), have the provider sign its mail (DKIM), " +
 		"and see that both fit the DMARC policy of the domain."
@@ -22,44 +22,44 @@ var signs = []sign{
 		"If the message is in the failed store, ask a recipient whether it arrived; if not, `postroom failed requeue ID` sends it again."}},
 	{class: mail.Throttled, meaning: meaning{
 		"The provider asked Postroom to slow down.",
-		"If this happens often, lower provider.limits in postroom.yaml, and see what else sends with the same account."}},
+		"If this happens often, lower provider.limits, and see what else sends with the same account."}},
 
 	// Configuration: what the provider says to every message.
 	{class: mail.Configuration, step: "dial", meaning: meaning{
 		"Postroom can't connect to the mail server with these settings.",
-		"Check provider.smtp.host and provider.smtp.port in postroom.yaml." + restart}},
+		"Check provider.smtp.host and provider.smtp.port." + howToChange}},
 	{class: mail.Configuration, step: "tls", meaning: meaning{
 		"The mail server refuses to encrypt the connection.",
-		"In postroom.yaml check that provider.smtp.port and provider.smtp.security fit together, and have the server's TLS put right." + resume}},
+		"Check that provider.smtp.port and provider.smtp.security fit together, and have the server's TLS put right." + resume}},
 	{class: mail.Configuration, step: "greeting", meaning: meaning{
 		"The mail server does not take connections from this machine.",
-		"Check provider.smtp.host and provider.smtp.port in postroom.yaml, and have the server's administrator allow this machine's " +
+		"Check provider.smtp.host and provider.smtp.port, and have the server's administrator allow this machine's " +
 			"address." + resume}},
 	{class: mail.Configuration, step: "ehlo", meaning: meaning{
 		"The mail server does not accept how this machine introduces itself.",
 		"Give this machine a host name that the DNS knows, or have the server's administrator allow it." + resume}},
 	{class: mail.Configuration, step: "auth", meaning: meaning{
 		"The login at the provider does not work with these settings.",
-		"Check provider.smtp.auth in postroom.yaml." + restart}},
+		"Check provider.smtp.auth." + howToChange}},
 	{class: mail.Configuration, meaning: meaning{
 		"The provider does not work with these settings.",
-		"Check provider in postroom.yaml against what the provider's administrator says; the provider's own words say what it objects to." + restart}},
+		"Check the settings of the provider against what the provider's administrator says; the provider's own words say what it objects to." + howToChange}},
 
 	// Temporary, before a message comes into play.
 	{class: mail.Temporary, step: "dial", meaning: meaning{
 		"Postroom could not connect to the mail server.",
-		"If it lasts, check provider.smtp.host and provider.smtp.port in postroom.yaml, that the server runs, and that no firewall is in " +
+		"If it lasts, check provider.smtp.host and provider.smtp.port, that the server runs, and that no firewall is in " +
 			"between."}},
 	{class: mail.Temporary, step: "tls", silent: true, meaning: meaning{
 		"The connection to the mail server broke off while encryption was being set up.",
-		"If it lasts, check in postroom.yaml that provider.smtp.port and provider.smtp.security fit together, and see whether a firewall " +
+		"If it lasts, check that provider.smtp.port and provider.smtp.security fit together, and see whether a firewall " +
 			"is in between."}},
 	{class: mail.Temporary, step: "tls", meaning: meaning{
 		"The mail server can't encrypt the connection at the moment.",
 		"If it lasts, tell the server's administrator."}},
 	{class: mail.Temporary, step: "greeting", silent: true, meaning: meaning{
 		"The mail server took the connection and said nothing.",
-		"If it lasts, check in postroom.yaml that provider.smtp.port and provider.smtp.security fit together (465 is for tls, 587 for " +
+		"If it lasts, check that provider.smtp.port and provider.smtp.security fit together (465 is for tls, 587 for " +
 			"starttls), and that what answers there is a mail server."}},
 	{class: mail.Temporary, step: "greeting", meaning: meaning{
 		"The mail server is busy, or takes no connections from this machine at the moment.",
@@ -72,7 +72,7 @@ var signs = []sign{
 		"If it lasts, ask the server's administrator."}},
 	{class: mail.Temporary, step: "auth", meaning: meaning{
 		"The mail server can't check logins at the moment.",
-		"If it lasts, ask the server's administrator, and check provider.smtp.auth in postroom.yaml."}},
+		"If it lasts, ask the server's administrator, and check provider.smtp.auth."}},
 
 	// Temporary, of a message.
 	{class: mail.Temporary, step: "mail", silent: true, meaning: lost},
@@ -81,7 +81,7 @@ var signs = []sign{
 	{class: mail.Temporary, step: "body", silent: true, meaning: lost},
 	{class: mail.Temporary, status: []string{"1.7", "1.8"}, meaning: meaning{
 		"The mail server could not check the sender's address at the moment.",
-		"If it lasts, check the sender (provider.sender.address in postroom.yaml, or from in the application): its domain has to be in " +
+		"If it lasts, check the sender (provider.sender.address, or from in the application): its domain has to be in " +
 			"the DNS."}},
 	{class: mail.Temporary, status: []string{"1.2", "4.1", "4.3", "4.4"}, meaning: meaning{
 		"The mail server can't find or reach the recipient's mail system at the moment.",
@@ -163,7 +163,7 @@ var signs = []sign{
 		"Ask the server's administrator." + requeue}},
 	{class: mail.Permanent, status: []string{"5.3"}, meaning: meaning{
 		"The message has more recipients than the mail server takes.",
-		"Hand it in again for fewer recipients each, or as a batch; provider.limits.recipients_per_message in postroom.yaml refuses such " +
+		"Hand it in again for fewer recipients each, or as a batch; provider.limits.recipients_per_message refuses such " +
 			"messages when they are handed in."}},
 	{class: mail.Permanent, status: []string{"5.*"}, meaning: notUnderstood},
 	{class: mail.Permanent, status: []string{"6.7"}, meaning: causes[mail.NotASCII]},
@@ -178,7 +178,7 @@ var signs = []sign{
 		"Have whoever gives the machine its address put a name for it into the DNS (a PTR record), and the address for that name." + requeue}},
 	{class: mail.Permanent, step: "rcpt", status: []string{"7.*"}, meaning: meaning{
 		"The mail server does not take mail for this recipient from this sender.",
-		"If it refuses all recipients outside, it does not relay for Postroom: set provider.smtp.auth in postroom.yaml, or have its " +
+		"If it refuses all recipients outside, it does not relay for Postroom: set provider.smtp.auth, or have its " +
 			"administrator allow this machine. Else ask the recipient's administrator to accept your sender." + requeue}},
 	{class: mail.Permanent, status: []string{"7.*"}, meaning: refusedByPolicy},
 	{class: mail.Permanent, step: "rcpt", code: 552, meaning: full},

@@ -16,23 +16,32 @@ import (
 const fingerprintRounds = 600_000
 
 // Fingerprint tells settings apart, secrets included, without giving the secrets away: it may be kept beside the salt where
-// others can read it. Limits are no part of it: they can change without anything else.
+// others can read it. Limits and allowed senders are no part of it: they can change without anything else.
 func (s *Settings) Fingerprint(salt string) (string, error) {
-	told := *s
-	told.Limits, told.TenantLimits = Limits{}, TenantLimits{}
-	shown, err := json.Marshal(told)
+	told, err := s.distinct()
 	if err != nil {
 		return "", fmt.Errorf("provider: fingerprint: %w", err)
 	}
-	all := []string{string(shown)}
-	for _, secret := range []Secret{s.SMTP.Auth.Password, s.SMTP.Auth.OAuth2.ClientSecret, s.Microsoft365.ClientSecret, s.Microsoft365.PrivateKeyPEM} {
-		all = append(all, secret.Reveal())
-	}
-	sum, err := pbkdf2.Key(sha256.New, strings.Join(all, "\x00"), []byte(salt), fingerprintRounds, 16)
+	sum, err := pbkdf2.Key(sha256.New, told, []byte(salt), fingerprintRounds, 16)
 	if err != nil {
 		return "", fmt.Errorf("provider: fingerprint: %w", err)
 	}
 	return hex.EncodeToString(sum), nil
+}
+
+// distinct gives a text, secrets included, that is another for all settings but those that Fingerprint takes for the same.
+func (s *Settings) distinct() (string, error) {
+	told := *s
+	told.withoutBounds()
+	shown, err := json.Marshal(told)
+	if err != nil {
+		return "", err
+	}
+	all := []string{string(shown)}
+	for _, secret := range secrets(&told) {
+		all = append(all, secret.Reveal())
+	}
+	return strings.Join(all, "\x00"), nil
 }
 
 // Account names what the limits of an SMTP provider bind: the account, or the server if there is none.

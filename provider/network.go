@@ -28,8 +28,11 @@ func Disconnected(step string, err error) mail.Outcome {
 		notTLS    tls.RecordHeaderError
 		op        *net.OpError
 		timeout   net.Error
+		forbidden *ForbiddenError
 	)
 	switch {
+	case errors.As(err, &forbidden):
+		return forbidden.Outcome(step)
 	case errors.As(err, &dns) && dns.IsNotFound && !dns.IsTemporary:
 		o.Cause, o.Reply = mail.HostNotFound, "no such host: "+dns.Name
 	case errors.As(err, &untrusted):

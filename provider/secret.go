@@ -3,11 +3,14 @@ package provider
 import (
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
+	"reflect"
+	"strings"
 )
 
-// Redacted is what a Secret shows of itself. It is never a valid secret: settings that were read and are written back
-// with it are refused by Validate instead of overwriting the real one.
+// Redacted is what a Secret shows of itself. It is never a valid secret: in settings that were read and are written back it stands
+// for the one that is stored, which Settings.TakeOver puts in its place; Validate refuses what is left of it.
 const Redacted = "[redacted]"
 
 // Secret is a password or key. However it is printed, logged or encoded it shows Redacted, or nothing if it is empty;
@@ -39,3 +42,26 @@ func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // LogValue is what slog's handlers ask first.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// secrets goes through every secret that settings can have, set or not, with its JSON pointer (RFC 6901). It finds them by their
+// type, so that nobody has to list a new one.
+func secrets(s *Settings) iter.Seq2[string, *Secret] {
+	return func(yield func(string, *Secret) bool) { yieldSecrets("", reflect.ValueOf(s).Elem(), yield) }
+}
+
+// yieldSecrets looks at one struct and those below it; it gives false if it was told to stop. A secret in a list or behind a pointer
+// would not be found: a test sees to it that there is none.
+func yieldSecrets(at string, v reflect.Value, yield func(string, *Secret) bool) bool {
+	for field, value := range v.Fields() {
+		name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+		below := at + "/" + name
+		if secret, ok := value.Addr().Interface().(*Secret); ok {
+			if !yield(below, secret) {
+				return false
+			}
+		} else if value.Kind() == reflect.Struct && !yieldSecrets(below, value, yield) {
+			return false
+		}
+	}
+	return true
+}

@@ -41,8 +41,12 @@ const (
 // Settings choose and describe the active provider: `provider:` in the configuration file, the body of PUT /v1/provider.
 // Only the part of the kind chosen is looked at. They are plain data: change them only before they are handed on.
 type Settings struct {
-	Kind         Kind                 `yaml:"kind" json:"kind"`
-	Sender       mail.Address         `yaml:"sender,omitempty" json:"sender,omitzero"`
+	Kind   Kind         `yaml:"kind" json:"kind"`
+	Sender mail.Address `yaml:"sender,omitempty" json:"sender,omitzero"`
+	// AllowedSenders are whom mail may be sent from: addresses, or "@example.com" for all of a domain; see mail.Senders. Empty allows
+	// every sender. Sender itself is always allowed; the queue sees to that, and no entry is needed.
+	AllowedSenders []string `yaml:"allowed_senders,omitempty" json:"allowed_senders,omitempty"`
+
 	SMTP         SMTPSettings         `yaml:"smtp,omitempty" json:"smtp,omitzero"`
 	Microsoft365 Microsoft365Settings `yaml:"microsoft365,omitempty" json:"microsoft365,omitzero"`
 	Limits       Limits               `yaml:"limits,omitempty" json:"limits,omitzero"`
@@ -148,12 +152,14 @@ const (
 // defaultConcurrency is for SMTP servers of which nothing is known.
 const defaultConcurrency = 10
 
-// Defaults fills in what was left out, and takes a sender written as "Name <address>" apart. It may be called again.
+// Defaults fills in what was left out, takes a sender written as "Name <address>" apart, and brings the allowed senders into
+// canonical form. It may be called again. Lists are not written to, so that settings may share them.
 func (s *Settings) Defaults() {
 	if s.Kind == "" {
 		s.Kind = KindNone
 	}
 	s.splitSender()
+	s.AllowedSenders = canonicalSenders(s.AllowedSenders)
 	switch s.Kind {
 	case KindSMTP:
 		s.SMTP.defaults()
@@ -183,6 +189,21 @@ func (s *Settings) splitSender() {
 	s.Sender = a
 }
 
+// canonicalSenders leaves an entry alone that is none: Validate tells.
+func canonicalSenders(list []string) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	canonical := make([]string, len(list))
+	for i, entry := range list {
+		if sender, err := mail.ParseSender(entry); err == nil {
+			entry = sender
+		}
+		canonical[i] = entry
+	}
+	return canonical
+}
+
 func (s *SMTPSettings) defaults() {
 	setDefault(&s.Security, SecurityStartTLS)
 	switch s.Security {
@@ -198,6 +219,9 @@ func (s *SMTPSettings) defaults() {
 		setDefault(&s.Auth.Method, AuthBasic)
 	}
 	setDefault(&s.Auth.Method, AuthNone)
+	if len(s.Auth.OAuth2.Scopes) == 0 {
+		s.Auth.OAuth2.Scopes = nil // no list and an empty one are the same
+	}
 }
 
 func (l *Limits) microsoft() {

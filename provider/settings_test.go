@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -129,6 +130,60 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestASenderIsTakenApart(t *testing.T) {
+	for written, want := range map[mail.Address]mail.Address{
+		{Address: "reports@Example.com"}:                             {Address: "reports@example.com"},
+		{Address: "Reports <reports@example.com>"}:                   {Address: "reports@example.com", Name: "Reports"},
+		{Address: `"Reports, daily" <reports@example.com>`}:          {Address: "reports@example.com", Name: "Reports, daily"},
+		{Address: `"The \"Daily\" \\ Report" <reports@example.com>`}: {Address: "reports@example.com", Name: `The "Daily" \ Report`},
+		{Address: `"a@b.example" <reports@example.com>`}:             {Address: "reports@example.com", Name: "a@b.example"},
+		{Address: "Büro <reports@bücher.example>"}:                   {Address: "reports@xn--bcher-kva.example", Name: "Büro"},
+		{Address: "=?utf-8?q?B=C3=BCro?= <reports@example.com>"}:     {Address: "reports@example.com", Name: "Büro"},
+		{Address: "<reports@example.com>", Name: `Named "apart"`}:    {Address: "reports@example.com", Name: `Named "apart"`},
+		{Address: `Reports, daily <reports@example.com>`}:            {Address: `Reports, daily <reports@example.com>`},
+		{Address: `"Reports <reports@example.com>`}:                  {Address: `"Reports <reports@example.com>`},
+		{Address: "Reports <reports@example.com>", Name: "Other"}:    {Address: "Reports <reports@example.com>", Name: "Other"},
+	} {
+		s := Settings{Kind: KindSMTP, Sender: written, SMTP: SMTPSettings{Host: "mail.example.com"}}
+		s.Defaults()
+		if s.Sender != want {
+			t.Errorf("%+v is taken for %+v, want %+v", written, s.Sender, want)
+		}
+		if faulty := len(s.Validate()) > 0; faulty != strings.Contains(want.Address, "<") {
+			t.Errorf("%+v: %v", written, s.Validate())
+		}
+	}
+}
+
+func TestAllowedSendersBecomeCanonical(t *testing.T) {
+	written := []string{"Reports@EXAMPLE.com", "@Bücher.example", "no sender"}
+	s := Settings{AllowedSenders: written}
+	s.Defaults()
+	if want := []string{"Reports@example.com", "@xn--bcher-kva.example", "no sender"}; !slices.Equal(s.AllowedSenders, want) {
+		t.Errorf("got %q, want %q", s.AllowedSenders, want)
+	}
+	if written[0] != "Reports@EXAMPLE.com" {
+		t.Error("the list was written to")
+	}
+	if !mail.Senders(s.AllowedSenders).Allow("anyone@BÜCHER.example") {
+		t.Error("mail.Senders does not know the form")
+	}
+	empty := Settings{AllowedSenders: []string{}}
+	empty.Defaults()
+	if empty.AllowedSenders != nil {
+		t.Error("an empty list is not the same as none")
+	}
+}
+
+func TestAnUnknownKindIsToldAllThereAre(t *testing.T) {
+	s := Settings{Kind: "pigeon"}
+	for _, kind := range []Kind{KindNone, KindSMTP, KindMicrosoft365} {
+		if problems := s.Validate(); !strings.Contains(problems[0].Reason, string(kind)) {
+			t.Errorf("%s is missing: %v", kind, problems)
+		}
+	}
+}
+
 func TestDefaultLimitsOfMicrosoft(t *testing.T) {
 	s := Settings{Kind: KindSMTP, SMTP: SMTPSettings{Host: "SMTP.office365.com"}, Limits: Limits{RecipientsPerDay: NoLimit, MessagesPerMinute: 10}}
 	s.Defaults()
@@ -200,14 +255,59 @@ func TestValidate(t *testing.T) {
 			s.Kind = KindMicrosoft365
 			s.Microsoft365 = Microsoft365Settings{ClientID: "3f7e5c1a-1111-4222-8333-444455556666", ClientSecret: "s"}
 		}, "/microsoft365/tenant_id"},
+		{"microsoft365 with a bad limit", func(s *Settings) {
+			s.Kind = KindMicrosoft365
+			s.Microsoft365 = Microsoft365Settings{TenantID: aGUID, ClientID: aGUID, ClientSecret: "s"}
+			s.Limits.UploadBytesPer5m = 1<<40 + 1
+		}, "/limits/upload_bytes_per_5m"},
+		{"oauth2 by a provider with CR", func(s *Settings) {
+			s.SMTP.Auth = SMTPAuth{Method: AuthOAuth2, OAuth2: OAuth2{Provider: "a\rb", ClientID: "app", ClientSecret: "s", TokenURL: "https://id.example"}}
+		}, "/smtp/auth/oauth2/provider"},
+		{"client secret without its method", func(s *Settings) {
+			s.SMTP.Auth = SMTPAuth{Method: AuthBasic, Password: "x", OAuth2: OAuth2{ClientSecret: "s"}}
+		}, "/smtp/auth/oauth2/client_secret"},
+		{"client secret without any method", func(s *Settings) { s.SMTP.Auth.OAuth2.ClientSecret = Redacted }, "/smtp/auth/oauth2/client_secret"},
 		{"unknown kind", func(s *Settings) { s.Kind = "pigeon" }, "/kind"},
 		{"host with port", func(s *Settings) { s.SMTP.Host = "mx.example:25" }, "/smtp/host"},
+		{"host with path", func(s *Settings) { s.SMTP.Host = "mx.example/25" }, "/smtp/host"},
+		{"IP address and port", func(s *Settings) { s.SMTP.Host = "[::1]:25" }, "/smtp/host"},
+		{"many colons", func(s *Settings) { s.SMTP.Host = "a:b:c" }, "/smtp/host"},
+		{"IP address with zone", func(s *Settings) { s.SMTP.Host = "fe80::1%eth0" }, ""},
+		{"container", func(s *Settings) { s.SMTP.Host = "mail_relay-1" }, ""},
+		{"host with a dot at its end", func(s *Settings) { s.SMTP.Host = "MX.example." }, ""},
+		{"two dots", func(s *Settings) { s.SMTP.Host = "mx..example" }, "/smtp/host"},
+		{"international host", func(s *Settings) { s.SMTP.Host = "mail.bücher.example" }, "/smtp/host"},
+		{"host with a new line", func(s *Settings) { s.SMTP.Host = "mx.example\n" }, "/smtp/host"},
+		{"long host", func(s *Settings) { s.SMTP.Host = strings.Repeat("abcdefg.", 32) + "example" }, "/smtp/host"},
+		{"long label", func(s *Settings) { s.SMTP.Host = strings.Repeat("a", 64) + ".example" }, "/smtp/host"},
+		{"port of tls with starttls", func(s *Settings) { s.SMTP.Port = 465 }, ""},
+		{"port of starttls with tls", func(s *Settings) { s.SMTP.Security, s.SMTP.Port = SecurityTLS, 587 }, ""},
+		{"port of starttls with none", func(s *Settings) { s.SMTP.Security, s.SMTP.Port = SecurityNone, 587 }, ""},
 		{"no host", func(s *Settings) { s.SMTP.Host = "" }, "/smtp/host"},
 		{"no sender", func(s *Settings) { s.Sender = mail.Address{} }, "/sender/address"},
 		{"two names", func(s *Settings) { s.Sender = mail.Address{Address: "A <a@example.com>", Name: "B"} }, "/sender/address"},
+		{"long name", func(s *Settings) { s.Sender.Name = strings.Repeat("a", 257) }, "/sender/name"},
+		{"name that is not UTF-8", func(s *Settings) { s.Sender.Name = "a\xff" }, "/sender/name"},
+		{"name with a control character of Latin-1", func(s *Settings) { s.Sender.Name = "a\u0085b" }, "/sender/name"},
+		{"allowed senders", func(s *Settings) { s.AllowedSenders = []string{"a@example.com", "@example.com", "@Bücher.example"} }, ""},
+		{"a sender that is none", func(s *Settings) { s.AllowedSenders = []string{"@example.com", "example.com"} }, "/allowed_senders/1"},
+		{"a sender with a name", func(s *Settings) { s.AllowedSenders = []string{"A <a@example.com>"} }, "/allowed_senders/0"},
+		{"an empty sender", func(s *Settings) { s.AllowedSenders = []string{""} }, "/allowed_senders/0"},
+		{"most senders", func(s *Settings) { s.AllowedSenders = slices.Repeat([]string{"@example.com"}, 1000) }, ""},
+		{"too many senders", func(s *Settings) { s.AllowedSenders = slices.Repeat([]string{"example.com"}, 1001) }, "/allowed_senders"},
+		{"none with senders", func(s *Settings) { *s = Settings{AllowedSenders: []string{"@example.com"}} }, ""},
+		{"none with a sender that is none", func(s *Settings) { *s = Settings{AllowedSenders: []string{"@"}} }, "/allowed_senders/0"},
 		{"half a certificate", func(s *Settings) { s.SMTP.CAPEM = "-----BEGIN CERTIFICATE-----\nMII=\n-----END CERTIFICATE-----\n" }, "/smtp/ca_pem"},
 		{"no limit", func(s *Settings) { s.Limits.MessagesPerMinute = NoLimit }, ""},
 		{"too much at once", func(s *Settings) { s.Limits.Concurrency = 5000 }, "/limits/concurrency"},
+		{"less than nothing at once", func(s *Settings) { s.Limits.Concurrency = -2 }, "/limits/concurrency"},
+		{"too much at once for all", func(s *Settings) { s.TenantLimits.Concurrency = 100_001 }, "/tenant_limits/concurrency"},
+		{"all at once", func(s *Settings) { s.TenantLimits.Concurrency = NoLimit }, ""},
+		{"too many messages", func(s *Settings) { s.Limits.MessagesPerMinute = 1_000_001 }, "/limits/messages_per_minute"},
+		{"too many requests", func(s *Settings) { s.TenantLimits.RequestsPer10m = 10_000_001 }, "/tenant_limits/requests_per_10m"},
+		{"too many recipients", func(s *Settings) { s.Limits.RecipientsPerDay = 1_000_000_001 }, "/limits/recipients_per_day"},
+		{"too many in one", func(s *Settings) { s.Limits.RecipientsPerMessage = 100_001 }, "/limits/recipients_per_message"},
+		{"too large", func(s *Settings) { s.Limits.MessageBytes = 1<<30 + 1 }, "/limits/message_bytes"},
 	} {
 		s := Settings{Kind: KindSMTP, Sender: mail.Address{Address: "reports@example.com"}, SMTP: SMTPSettings{Host: "mx.example"}}
 		v.change(&s)

@@ -4,22 +4,48 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/postroom/postroom/mail"
 )
 
-// maxConcurrency is more than any provider takes from one account; a larger figure is a slip of the finger.
-const maxConcurrency = 1000
+// A larger figure than these is a slip of the finger: no provider takes as much.
+const (
+	maxConcurrency          = 1000
+	maxTenantConcurrency    = 100_000
+	maxMessagesPerMinute    = 1_000_000
+	maxRequestsPer10m       = 10_000_000
+	maxRecipientsPerDay     = 1_000_000_000
+	maxUploadBytesPer5m     = 1 << 40
+	maxRecipientsPerMessage = 100_000
+	maxMessageBytes         = 1 << 30
+)
+
+const (
+	// maxAllowedSenders keeps what every message is held against short; a domain stands for any number of addresses.
+	maxAllowedSenders = 1000
+	// maxSenderName and maxHost are in bytes: what package mail takes for a name, and RFC 1035, section 2.3.4.
+	maxSenderName = 256
+	maxHost       = 253
+)
+
+// hostName allows the underscore that the names of containers have.
+var hostName = regexp.MustCompile(`^([a-zA-Z0-9_]([a-zA-Z0-9_-]{0,62})\.)*[a-zA-Z0-9_][a-zA-Z0-9_-]{0,62}\.?$`)
 
 // Validate gives every fault of settings that went through Defaults: its field as a path like /smtp/host, what is wrong,
 // and what to do. None means that a sender can be made of them, not that the server takes it.
 func (s *Settings) Validate() []mail.Problem {
 	var f faults
+	f.allowedSenders(s.AllowedSenders)
 	switch s.Kind {
 	case KindNone:
-		return nil
+		return f
 	case KindSMTP:
 		f.sender(s.Sender)
 		f.smtp(s)
@@ -28,13 +54,13 @@ func (s *Settings) Validate() []mail.Problem {
 		// A certificate that has expired is for the login service to refuse: mail is accepted and waits, and people are told.
 		f = append(f, s.Microsoft365.Validate(time.Time{})...)
 	default:
-		f.add("/kind", "is no kind of provider; use none or smtp")
+		f.add("/kind", "is no kind of provider; use none, smtp or microsoft365")
 	}
-	if l := s.Limits; l.Concurrency == NoLimit || l.Concurrency > maxConcurrency {
+	if s.Limits.Concurrency == NoLimit {
 		f.add("/limits/concurrency", "must be between 1 and %d; leave it out for the default", maxConcurrency)
 	}
-	f.limits("/limits/", s.Limits)
-	f.limits("/tenant_limits/", s.TenantLimits.Limits())
+	f.limits("/limits/", s.Limits, maxConcurrency)
+	f.limits("/tenant_limits/", s.TenantLimits.Limits(), maxTenantConcurrency)
 	return f
 }
 
@@ -53,8 +79,23 @@ func (f *faults) sender(a mail.Address) {
 	if parsed, err := mail.ParseAddress(a.Address); err != nil || parsed.Name != "" {
 		f.add("/sender/address", "is not one mail address; write it as reports@example.com, and the name apart from it")
 	}
-	if strings.ContainsFunc(a.Name, isControl) {
-		f.add("/sender/name", "holds a control character; take it out")
+	switch {
+	case !utf8.ValidString(a.Name) || strings.ContainsFunc(a.Name, unicode.IsControl):
+		f.add("/sender/name", "holds a control character, such as a line break; take it out")
+	case len(a.Name) > maxSenderName:
+		f.add("/sender/name", "is longer than %d bytes; shorten it", maxSenderName)
+	}
+}
+
+func (f *faults) allowedSenders(list []string) {
+	if len(list) > maxAllowedSenders {
+		f.add("/allowed_senders", "has more than %d entries; write @example.com for all addresses of a domain", maxAllowedSenders)
+		return
+	}
+	for i, entry := range list {
+		if _, err := mail.ParseSender(entry); err != nil {
+			f.add("/allowed_senders/"+strconv.Itoa(i), "is neither an address nor a domain; write reports@example.com, or @example.com for all of a domain")
+		}
 	}
 }
 
@@ -63,10 +104,13 @@ func (f *faults) smtp(s *Settings) {
 	switch {
 	case o.Host == "":
 		f.add("/smtp/host", "is missing; give the name of the mail server")
-	case strings.Contains(o.Host, "://") || strings.ContainsAny(o.Host, "/@ []") || strings.ContainsFunc(o.Host, isControl):
-		f.add("/smtp/host", "is not a host name; write it alone, as mail.example.com")
-	case strings.Count(o.Host, ":") == 1:
+	case hostName.MatchString(o.Host) && len(o.Host) <= maxHost || isIP(o.Host):
+	case strings.Count(o.Host, ":") == 1 && !strings.Contains(o.Host, "/"):
 		f.add("/smtp/host", "holds a port; write it as port instead")
+	case strings.ContainsFunc(o.Host, func(r rune) bool { return r >= utf8.RuneSelf }):
+		f.add("/smtp/host", "is not in ASCII; write an international name as DNS has it, with xn--")
+	default:
+		f.add("/smtp/host", "is not a host name; write it alone, as mail.example.com")
 	}
 	if o.Port < 1 || o.Port > 65535 {
 		f.add("/smtp/port", "must be between 1 and 65535; leave it out for the usual port")
@@ -89,6 +133,9 @@ func (f *faults) smtp(s *Settings) {
 
 func (f *faults) auth(s *Settings) {
 	a := &s.SMTP.Auth
+	if a.OAuth2.ClientSecret != "" && (a.Method == AuthNone || a.Method == AuthBasic) {
+		f.add("/smtp/auth/oauth2/client_secret", "is given, but the method is %s; use method oauth2, or take the secret out", a.Method)
+	}
 	switch a.Method {
 	case AuthNone:
 		if a.Username != "" || a.Password != "" {
@@ -127,21 +174,24 @@ func (f *faults) auth(s *Settings) {
 	}
 }
 
-func (f *faults) limits(at string, l Limits) {
+func (f *faults) limits(at string, l Limits, concurrency int64) {
 	for _, v := range []struct {
-		field string
-		value int64
+		field      string
+		value, max int64
 	}{
-		{"concurrency", int64(l.Concurrency)},
-		{"messages_per_minute", int64(l.MessagesPerMinute)},
-		{"requests_per_10m", int64(l.RequestsPer10m)},
-		{"recipients_per_day", int64(l.RecipientsPerDay)},
-		{"upload_bytes_per_5m", l.UploadBytesPer5m},
-		{"recipients_per_message", int64(l.RecipientsPerMessage)},
-		{"message_bytes", l.MessageBytes},
+		{"concurrency", int64(l.Concurrency), concurrency},
+		{"messages_per_minute", int64(l.MessagesPerMinute), maxMessagesPerMinute},
+		{"requests_per_10m", int64(l.RequestsPer10m), maxRequestsPer10m},
+		{"recipients_per_day", int64(l.RecipientsPerDay), maxRecipientsPerDay},
+		{"upload_bytes_per_5m", l.UploadBytesPer5m, maxUploadBytesPer5m},
+		{"recipients_per_message", int64(l.RecipientsPerMessage), maxRecipientsPerMessage},
+		{"message_bytes", l.MessageBytes, maxMessageBytes},
 	} {
-		if v.value < NoLimit {
+		switch {
+		case v.value < NoLimit:
 			f.add(at+v.field, "must not be negative; leave it out for the default, or write -1 for no limit")
+		case v.value > v.max:
+			f.add(at+v.field, "must be at most %d; leave it out for the default", v.max)
 		}
 	}
 }
@@ -160,6 +210,11 @@ func certificates(text string) bool {
 		rest = after
 		n++
 	}
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

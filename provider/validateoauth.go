@@ -51,6 +51,9 @@ func (o *OAuth2) Validate() []mail.Problem {
 		}
 		return f
 	}
+	if !visible(o.Provider) {
+		f.add(at+"provider", "holds a character that no name has, such as a line break; write microsoft, or leave it out")
+	}
 	if o.TenantID != "" {
 		f.add(at+"tenant_id", "is for provider microsoft alone; set the provider to that, or leave it out")
 	}
@@ -108,28 +111,48 @@ func (f *faults) secret(field string, s Secret) {
 	}
 }
 
+// Ways to prove who we are to Microsoft Entra, by the field that they are named for.
+const (
+	bySecret      = "client_secret"
+	byCertificate = "certificate_pem"
+	byFederation  = "federated_token_file"
+)
+
+// ways gives those of which anything is set. One is right.
+func (s *Microsoft365Settings) ways() []string {
+	var ways []string
+	if s.ClientSecret != "" {
+		ways = append(ways, bySecret)
+	}
+	if s.CertificatePEM != "" || s.PrivateKeyPEM != "" {
+		ways = append(ways, byCertificate)
+	}
+	if s.FederatedTokenFile != "" {
+		ways = append(ways, byFederation)
+	}
+	return ways
+}
+
 // credential wants one way to prove who we are, and no second one.
 func (f *faults) credential(s *Microsoft365Settings, now time.Time) {
 	const at = "/microsoft365/"
-	var ways []string
-	if s.ClientSecret != "" {
-		ways = append(ways, "client_secret")
-		f.secret(at+"client_secret", s.ClientSecret)
-	}
-	if s.CertificatePEM != "" || s.PrivateKeyPEM != "" {
-		ways = append(ways, "certificate_pem")
-		f.pair(s, now)
-	}
-	if s.FederatedTokenFile != "" {
-		ways = append(ways, "federated_token_file")
-		// Whether it is there is for those to find out who read it, perhaps on another machine.
-		if !filepath.IsAbs(s.FederatedTokenFile) || strings.ContainsFunc(s.FederatedTokenFile, isControl) {
-			f.add(at+"federated_token_file", "is not the full path of a file; write it from the root on")
+	ways := s.ways()
+	for _, way := range ways {
+		switch way {
+		case bySecret:
+			f.secret(at+bySecret, s.ClientSecret)
+		case byCertificate:
+			f.pair(s, now)
+		case byFederation:
+			// Whether it is there is for those to find out who read it, perhaps on another machine.
+			if !filepath.IsAbs(s.FederatedTokenFile) || strings.ContainsFunc(s.FederatedTokenFile, isControl) {
+				f.add(at+byFederation, "is not the full path of a file; write it from the root on")
+			}
 		}
 	}
 	switch len(ways) {
 	case 0:
-		f.add(at+"client_secret", "is missing; give it, or certificate_pem and private_key_pem, or federated_token_file")
+		f.add(at+bySecret, "is missing; give it, or certificate_pem and private_key_pem, or federated_token_file")
 	case 1:
 	default:
 		for _, way := range ways {

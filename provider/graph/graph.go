@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"time"
@@ -20,6 +21,8 @@ type Options struct {
 	// HTTP makes the requests; by default a client with connections of its own. It must not repeat requests by itself, nor follow
 	// redirects.
 	HTTP *http.Client
+	// Guard says where requests may not go. It does not look at those of an HTTP that is given.
+	Guard *provider.Guard
 	// Timeout bounds each request; default 3 min.
 	Timeout time.Duration
 	// Patience is how long Verify waits for a message to appear among those that were sent; default 20 s.
@@ -59,7 +62,7 @@ func New(settings provider.Settings, o Options) (*Sender, error) {
 		tokens: o.Tokens, http: o.HTTP, timeout: o.Timeout, patience: o.Patience,
 	}
 	if s.http == nil {
-		s.http = newClient(settings.Limits.Concurrency)
+		s.http = newClient(settings.Limits.Concurrency, o.Guard)
 	}
 	if s.timeout <= 0 {
 		s.timeout = defaultTimeout
@@ -71,12 +74,13 @@ func New(settings provider.Settings, o Options) (*Sender, error) {
 }
 
 // newClient keeps connections, speaks HTTP/2 where it is offered, and follows nobody elsewhere.
-func newClient(concurrency int) *http.Client {
+func newClient(concurrency int, guard *provider.Guard) *http.Client {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConnsPerHost = max(concurrency, 16)
 	t.IdleConnTimeout = 30 * time.Second // before the server ends it: a request on a connection that is just ending is unknown
 	t.ResponseHeaderTimeout = 0          // the request's own bounds it
-	return &http.Client{Transport: t, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	t.DialContext = (&net.Dialer{Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, Control: guard.Control}).DialContext
+	return &http.Client{Transport: guard.Transport(t), CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
 // Close implements provider.Sender.

@@ -24,6 +24,8 @@ type Options struct {
 	// HTTP makes the requests. By default they go through the proxy of the environment, over TLS 1.2 or later, and each on a
 	// connection of its own, as there is one in an hour. Redirects are never followed, whatever HTTP says about them.
 	HTTP *http.Client
+	// Guard says where requests may not go. Where HTTP is given, only hosts that are written as an address are checked.
+	Guard *provider.Guard
 	// Logger tells of tokens that could not be renewed; by default nothing is logged.
 	Logger *slog.Logger
 }
@@ -95,14 +97,14 @@ func (o *Options) client() *http.Client {
 	} else {
 		c.Transport = &http.Transport{
 			Proxy:               proxy,
-			DialContext:         (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+			DialContext:         (&net.Dialer{Timeout: 10 * time.Second, Control: o.Guard.Control}).DialContext,
 			TLSHandshakeTimeout: 10 * time.Second,
 			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 			ForceAttemptHTTP2:   true,
 			DisableKeepAlives:   true,
 		}
 	}
-	c.Transport = &bounded{cmp.Or(c.Transport, http.DefaultTransport)}
+	c.Transport = &bounded{o.Guard.Transport(cmp.Or(c.Transport, http.DefaultTransport))}
 	// A redirect would take the secret to wherever it points.
 	c.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	return &c

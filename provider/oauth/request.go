@@ -2,12 +2,14 @@ package oauth
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -17,14 +19,15 @@ import (
 	"github.com/postroom/postroom/provider"
 )
 
-// endpoint is a token endpoint, and who we are to it. One request at a time uses it.
+// endpoint is a token endpoint, and who we are to it. It is safe for concurrent use.
 type endpoint struct {
 	url      string
 	clientID string
 	scopes   []string
 	prove    func() (proof, *Fault)
-	// style is how a secret is sent; found out by the first request if it is unknown.
+	// style is how a secret is sent; if it is unknown, found has what a request has found out.
 	style oauth2.AuthStyle
+	found atomic.Int64
 	http  *http.Client
 }
 
@@ -42,14 +45,14 @@ func (e *endpoint) grant(ctx context.Context) (*grant, *Fault) {
 	if fault != nil {
 		return nil, fault
 	}
-	if e.style != oauth2.AuthStyleAutoDetect {
-		return e.ask(ctx, p, e.style)
+	if style := cmp.Or(e.style, oauth2.AuthStyle(e.found.Load())); style != oauth2.AuthStyleAutoDetect {
+		return e.ask(ctx, p, style)
 	}
 	// Every server has to take a secret in the header, and may take it in the body (RFC 6749, section 2.3.1). Some take it in the
 	// body alone, and then say in their own ways that it is missing.
 	got, fault := e.ask(ctx, p, oauth2.AuthStyleInHeader)
 	if fault == nil {
-		e.style = oauth2.AuthStyleInHeader
+		e.found.Store(int64(oauth2.AuthStyleInHeader))
 		return got, nil
 	}
 	first := fault.outcome
@@ -59,7 +62,7 @@ func (e *endpoint) grant(ctx context.Context) (*grant, *Fault) {
 	got, other := e.ask(ctx, p, oauth2.AuthStyleInParams)
 	switch {
 	case other == nil:
-		e.style = oauth2.AuthStyleInParams
+		e.found.Store(int64(oauth2.AuthStyleInParams))
 		return got, nil
 	case other.outcome.Cause == mail.ClientRefused || other.outcome.Class != mail.Configuration:
 		return nil, other
@@ -90,7 +93,7 @@ func (e *endpoint) ask(ctx context.Context, p proof, style oauth2.AuthStyle) (*g
 	case err != nil:
 		return nil, ours(mail.NoTokenEndpoint, "the answer holds no token")
 	}
-	g := &grant{token: got.AccessToken, asked: asked}
+	g := &grant{token: got.AccessToken, from: e.host(), asked: asked}
 	if !got.Expiry.IsZero() {
 		g.expires = time.Until(got.Expiry)
 	}
@@ -103,6 +106,15 @@ func (e *endpoint) ask(ctx context.Context, p proof, style oauth2.AuthStyle) (*g
 		return nil, ours(mail.NoTokenEndpoint, "the answer holds a token whose time is over")
 	}
 	return g, nil
+}
+
+// host is whom we ask.
+func (e *endpoint) host() string {
+	u, err := url.Parse(e.url)
+	if err != nil {
+		return ""
+	}
+	return u.Host
 }
 
 // refused gives an outcome its last touches, which depend on what was sent.

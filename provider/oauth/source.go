@@ -44,14 +44,18 @@ type Source struct {
 	failed   failure
 }
 
-var _ provider.Tokens = (*Source)(nil)
+var (
+	_ provider.Tokens  = (*Source)(nil)
+	_ provider.Granter = (*Source)(nil)
+)
 
-// fetch gets a token. It gives up when ctx ends.
+// fetch gets a token. It gives up when ctx ends. It is safe for concurrent use.
 type fetch func(ctx context.Context) (*grant, *Fault)
 
 // grant is what a token endpoint gave us.
 type grant struct {
 	token   string
+	from    string        // host
 	asked   time.Time     // when the request went out, from which the life is counted
 	expires time.Duration // 0: nobody said
 }
@@ -124,6 +128,25 @@ func (s *Source) Token(ctx context.Context) (string, error) {
 	case <-ctx.Done():
 		return "", interrupted(ctx.Err())
 	}
+}
+
+// Grant implements provider.Granter. It asks at once, also within the silence after a failure, and logs nothing.
+func (s *Source) Grant(ctx context.Context) (provider.Granted, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTimeout)
+	defer cancel()
+	defer context.AfterFunc(s.life, cancel)()
+	got, fault := s.fetch(ctx)
+	switch {
+	case s.life.Err() != nil:
+		return provider.Granted{}, interrupted(errClosed)
+	case fault != nil:
+		return provider.Granted{}, fault
+	}
+	g := provider.Granted{Token: provider.Secret(got.token), From: got.from}
+	if got.expires > 0 {
+		g.Expires = got.asked.Add(got.expires)
+	}
+	return g, nil
 }
 
 // Reject says that whoever the token is for refused it. The next Token gives another, once: if the login service gives out the same

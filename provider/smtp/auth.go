@@ -106,6 +106,7 @@ func exchange(c *conn, mechanism sasl.Client) (reply, error) {
 	if err != nil {
 		return reply{}, ours(mail.Configuration, stepAuth, err.Error())
 	}
+	c.mechanism = name
 	line := "AUTH " + name
 	held := initial != nil
 	if first := line + " " + base64.StdEncoding.EncodeToString(initial); held && len(first)+len("\r\n") <= maxCommand {

@@ -50,10 +50,12 @@ type conn struct {
 	out  []byte     // commands being put together
 	body bodyWriter // keeps its buffer from message to message
 
-	token string // it was logged in with; empty if by a password, or not at all
-	used  int    // transactions begun
-	dirty bool   // a transaction was left open: RSET comes first
-	dead  bool   // of no more use, not even for QUIT
+	greeting  string // what the server said first
+	mechanism string // of the login; empty if there was none
+	token     string // it was logged in with; empty if by a password, or not at all
+	used      int    // transactions begun
+	dirty     bool   // a transaction was left open: RSET comes first
+	dead      bool   // of no more use, not even for QUIT
 
 	limit   time.Time   // the end of the attempt; zero for none
 	unwatch func() bool // stops watching the attempt's context; nil if nothing is watched

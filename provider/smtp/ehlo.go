@@ -17,12 +17,20 @@ type extensions struct {
 	maxSize int64
 	// auth are the SASL mechanisms in upper case (RFC 4954).
 	auth []string
+	// name is the server's own, for people.
+	name string
 }
 
 // maxMechanisms bounds what a server can make us keep; there are some 40 registered ones.
 const maxMechanisms = 100
 
-// add reads one line of the reply to EHLO. The first, the server's name and greeting, is not for it.
+// named reads the first line: the server's name, and maybe a greeting.
+func (e *extensions) named(line []byte) {
+	name, _, _ := bytes.Cut(line, []byte(" "))
+	e.name = printable(string(name))
+}
+
+// add reads one line of the reply to EHLO. The first is for named.
 func (e *extensions) add(line []byte) {
 	fields := bytes.Fields(line)
 	if len(fields) == 0 {
@@ -62,6 +70,31 @@ func (e *extensions) addMechanisms(names [][]byte) {
 			e.auth = append(e.auth, strings.ToUpper(string(name)))
 		}
 	}
+}
+
+// String says for people what the server offers.
+func (e *extensions) String() string {
+	var offered []string
+	for _, x := range []struct {
+		is   bool
+		name string
+	}{{e.startTLS, "STARTTLS"}, {len(e.auth) > 0, "AUTH " + strings.Join(e.auth, " ")}, {e.size, e.limit()}, {e.eightBit, "8BITMIME"},
+		{e.utf8, "SMTPUTF8"}, {e.pipelining, "PIPELINING"}} {
+		if x.is {
+			offered = append(offered, x.name)
+		}
+	}
+	if len(offered) == 0 {
+		return e.name + " offers nothing of what is of use here"
+	}
+	return printable(e.name + " offers " + strings.Join(offered, ", "))
+}
+
+func (e *extensions) limit() string {
+	if e.maxSize == 0 {
+		return "SIZE"
+	}
+	return "SIZE " + strconv.FormatInt(e.maxSize, 10)
 }
 
 func (e *extensions) offers(mechanism string) bool {

@@ -37,6 +37,20 @@ func tlsConfig(s *provider.SMTPSettings) *tls.Config {
 
 // open makes a connection that is ready for MAIL, and begins it for the attempt.
 func (s *Sender) open(ctx context.Context, limit time.Time, token string) (*conn, error) {
+	c, err := s.dial(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.greet(c, token); err != nil {
+		c.detach()
+		s.pool.dismiss(c)
+		return nil, err
+	}
+	return c, nil
+}
+
+// dial makes a connection, and begins it for the attempt.
+func (s *Sender) dial(ctx context.Context, limit time.Time) (*conn, error) {
 	dialing, cancel := context.WithDeadline(ctx, earlier(limit, time.Now().Add(s.timeouts.Dial)))
 	defer cancel()
 	raw, err := s.dialer.DialContext(dialing, "tcp", s.address)
@@ -48,11 +62,6 @@ func (s *Sender) open(ctx context.Context, limit time.Time, token string) (*conn
 	}
 	c := newConn(raw, s.timeouts)
 	c.begin(ctx, limit)
-	if err := s.greet(c, token); err != nil {
-		c.detach()
-		s.pool.dismiss(c)
-		return nil, err
-	}
 	return c, nil
 }
 
@@ -65,23 +74,8 @@ func earlier(a, b time.Time) time.Time {
 
 // greet takes a new connection through greeting, TLS, EHLO and AUTH.
 func (s *Sender) greet(c *conn, token string) error {
-	if s.security == provider.SecurityTLS {
-		if err := s.encrypt(c); err != nil {
-			return err
-		}
-	}
-	r, err := c.reply(stepGreeting, c.t.Greeting)
-	if err != nil {
-		return err
-	}
-	if r.class() != 2 {
-		return c.refusal(stepGreeting, r)
-	}
-	if err := s.hello(c); err != nil {
-		return err
-	}
-	if s.security == provider.SecurityStartTLS {
-		if err := s.startTLS(c); err != nil {
+	for _, p := range s.phases() {
+		if err := p.pass(c); err != nil {
 			return err
 		}
 	}
@@ -89,6 +83,36 @@ func (s *Sender) greet(c *conn, token string) error {
 		return nil
 	}
 	return s.account.authenticate(c, token)
+}
+
+// phase is what a new connection has to pass at a step.
+type phase struct {
+	step string
+	pass func(*conn) error
+}
+
+// phases are those before AUTH, in order. After STARTTLS the server is greeted again (RFC 3207, section 4.2).
+func (s *Sender) phases() []phase {
+	switch s.security {
+	case provider.SecurityTLS:
+		return []phase{{stepTLS, s.encrypt}, {stepGreeting, greeted}, {stepEHLO, s.hello}}
+	case provider.SecurityStartTLS:
+		return []phase{{stepGreeting, greeted}, {stepEHLO, s.hello}, {stepTLS, s.startTLS}, {stepEHLO, s.hello}}
+	}
+	return []phase{{stepGreeting, greeted}, {stepEHLO, s.hello}}
+}
+
+// greeted waits for the server to speak first.
+func greeted(c *conn) error {
+	r, err := c.reply(stepGreeting, c.t.Greeting)
+	if err != nil {
+		return err
+	}
+	if r.class() != 2 {
+		return c.refusal(stepGreeting, r)
+	}
+	c.greeting = r.text
+	return nil
 }
 
 // hello sends EHLO. Servers that know only HELO are not supported: they offer neither TLS nor AUTH.
@@ -100,7 +124,9 @@ func (s *Sender) hello(c *conn) error {
 	first := true
 	c.arm(c.t.Command)
 	r, err := readReply(c.r, func(line []byte) {
-		if !first {
+		if first {
+			c.ext.named(line)
+		} else {
 			c.ext.add(line)
 		}
 		first = false
@@ -114,8 +140,8 @@ func (s *Sender) hello(c *conn) error {
 	return nil
 }
 
-// startTLS upgrades the connection and greets again (RFC 3207). Without TLS nothing goes on: not offering STARTTLS is
-// what an attacker in the middle would do.
+// startTLS upgrades the connection (RFC 3207). Without TLS nothing goes on: not offering STARTTLS is what an attacker in
+// the middle would do.
 func (s *Sender) startTLS(c *conn) error {
 	if !c.ext.startTLS {
 		return ours(mail.Configuration, stepTLS, "the server does not offer STARTTLS").because(mail.StartTLSMissing)
@@ -127,10 +153,7 @@ func (s *Sender) startTLS(c *conn) error {
 	if r.class() != 2 {
 		return c.refusal(stepTLS, r)
 	}
-	if err := s.encrypt(c); err != nil {
-		return err
-	}
-	return s.hello(c)
+	return s.encrypt(c)
 }
 
 func (s *Sender) encrypt(c *conn) error {
@@ -148,9 +171,15 @@ func (s *Sender) encrypt(c *conn) error {
 }
 
 // dialFault says what it means that no connection came about. A resolver's answer that there is no such host is a fault
-// of the settings: people are told, and mail waits for them. Everything else may pass by itself.
+// of the settings, as is a forbidden address: people are told, and mail waits for them. Everything else may pass by itself.
 func dialFault(err error) *fault {
-	var dns *net.DNSError
+	var (
+		dns       *net.DNSError
+		forbidden *provider.ForbiddenError
+	)
+	if errors.As(err, &forbidden) {
+		return &fault{Outcome: forbidden.Outcome(stepDial)}
+	}
 	if errors.As(err, &dns) && dns.IsNotFound && !dns.IsTemporary {
 		return ours(mail.Configuration, stepDial, "no such host: "+dns.Name).because(mail.HostNotFound)
 	}

@@ -91,7 +91,7 @@ func TestExtensionLines(t *testing.T) {
 	for _, line := range []string{"STARTTLS", "pipelining", "8BITMIME", "SMTPUTF8", "SIZE 1000", "AUTH PLAIN login", "AUTH=LOGIN XOAUTH2", "", " ", "HELP", "X-AUTH PLAIN"} {
 		e.add([]byte(line))
 	}
-	want := extensions{true, true, true, true, true, 1000, []string{"PLAIN", "LOGIN", "LOGIN", "XOAUTH2"}}
+	want := extensions{true, true, true, true, true, 1000, []string{"PLAIN", "LOGIN", "LOGIN", "XOAUTH2"}, ""}
 	if e.startTLS != want.startTLS || e.pipelining != want.pipelining || e.eightBit != want.eightBit || e.utf8 != want.utf8 ||
 		e.size != want.size || e.maxSize != want.maxSize || !slices.Equal(e.auth, want.auth) {
 		t.Errorf("got %+v, want %+v", e, want)

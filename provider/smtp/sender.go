@@ -23,8 +23,9 @@ import (
 type Options struct {
 	// Hostname introduces us in EHLO; by default it is the machine's name.
 	Hostname string
-	// Dialer makes connections; by default a net.Dialer.
+	// Dialer makes connections; by default a net.Dialer that asks Guard. One that is given has to do so by itself.
 	Dialer   Dialer
+	Guard    *provider.Guard
 	Timeouts Timeouts
 	// MaxMessagesPerConn ends a connection after so many messages, so that load spreads over a server's addresses. By
 	// default 100.
@@ -148,7 +149,7 @@ func New(settings provider.Settings, opts Options) (*Sender, error) {
 	}
 	s.timeouts.defaults()
 	if s.dialer == nil {
-		s.dialer = &net.Dialer{}
+		s.dialer = &net.Dialer{Control: opts.Guard.Control}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)

@@ -194,8 +194,13 @@ func TestManyMessagesToPostfix(t *testing.T) {
 			if err := dialer.await(t.Context()); err != nil {
 				t.Fatalf("smtp-sink: %v %s", err, words.String())
 			}
-			s, err := New(provider.Settings{Kind: provider.KindSMTP, Sender: sender,
-				SMTP: provider.SMTPSettings{Host: "sink.example", Security: provider.SecurityNone}}, Options{Dialer: dialer})
+			settings := provider.Settings{Kind: provider.KindSMTP, Sender: sender,
+				SMTP: provider.SMTPSettings{Host: "sink.example", Security: provider.SecurityNone}}
+			steps, err := Check(t.Context(), settings, Options{Dialer: dialer}) // leaves no message behind
+			if f := provider.Failed(steps); err != nil || f != nil {
+				t.Errorf("%+v %v", f, err)
+			}
+			s, err := New(settings, Options{Dialer: dialer})
 			if err != nil {
 				t.Fatal(err)
 			}

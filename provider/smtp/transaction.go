@@ -140,7 +140,7 @@ func (t *transaction) appendMail(b []byte, ext *extensions) []byte {
 	b = append(b, "MAIL FROM:<"...)
 	b = append(b, t.from...)
 	b = append(b, '>')
-	if ext.size {
+	if ext.size && t.size > 0 {
 		b = strconv.AppendInt(append(b, " SIZE="...), t.size, 10)
 	}
 	if t.eightBit {

@@ -206,5 +206,9 @@ func TestFoldersShowWhatWasSent(t *testing.T) {
 	if r.want("folder", p, 200, ""); !strings.Contains(string(p.body), `"totalItemCount":1`) {
 		t.Errorf("%s", p.body)
 	}
+	if some := r.graph("GET", user("mailFolders/sentitems?$select=id"), nil); some.field("id") != p.field("id") || some.field("displayName") != "" {
+		t.Errorf("%d %s", some.status, some.body)
+	}
+	r.want("what is not simulated", r.graph("GET", user("mailFolders/sentitems?$expand=childFolders"), nil), 400, "BadRequest")
 	r.want("by the folder's id", r.graph("GET", user("mailFolders/"+p.field("id")+"/messages"), nil), 200, "")
 }

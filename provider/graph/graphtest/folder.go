@@ -104,11 +104,15 @@ func knownFolder(name string) bool {
 
 // getFolder is https://learn.microsoft.com/graph/api/mailfolder-get.
 func getFolder(c *call) (*answer, *fault) {
+	if fault := c.options("$select"); fault != nil {
+		return nil, fault
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, f := range []struct{ name, display string }{{folderDrafts, "Drafts"}, {folderSent, "Sent Items"}} {
 		if strings.EqualFold(c.folder, f.name) || c.folder == folderID(f.name) {
-			return jsonAnswer(http.StatusOK, map[string]any{"id": folderID(f.name), "displayName": f.display, "totalItemCount": len(c.in(f.name))}), nil
+			folder := map[string]any{"id": folderID(f.name), "displayName": f.display, "totalItemCount": len(c.in(f.name))}
+			return jsonAnswer(http.StatusOK, c.selected(folder)), nil
 		}
 	}
 	return nil, itemNotFound()

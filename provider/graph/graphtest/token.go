@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
+	"encoding/json"
 	"mime"
 	"net/http"
 	"net/url"
@@ -90,8 +91,10 @@ func grant(c *call) (*answer, *fault) {
 	if fault != nil {
 		return nil, fault
 	}
-	text := newToken()
-	c.tokens[text] = &token{app: c.entry.App, resource: resource, permissions: slices.Clone(app.Permissions), expires: c.opts.Now().Add(c.opts.TokenLife)}
+	now := c.opts.Now()
+	issued := &token{app: c.entry.App, resource: resource, permissions: slices.Clone(app.Permissions), expires: now.Add(c.opts.TokenLife)}
+	text := c.jwt(issued, now)
+	c.tokens[text] = issued
 	life := int(c.opts.TokenLife / time.Second)
 	a := jsonAnswer(http.StatusOK, map[string]any{"token_type": "Bearer", "expires_in": life, "ext_expires_in": life, "access_token": text})
 	return a.set("Content-Type", "application/json; charset=utf-8"), nil
@@ -175,8 +178,22 @@ func (c *call) resource(form url.Values) (string, *fault) {
 	return resource, nil
 }
 
-// newToken makes a token that looks like Microsoft's and that nobody can read anything from.
-func newToken() string {
-	part := func() string { return base64.RawURLEncoding.EncodeToString([]byte(rand.Text() + rand.Text())) }
-	return "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9." + part() + part() + "." + part()
+// jwt gives a token the form of Microsoft's: a JSON Web Token with the claims of
+// https://learn.microsoft.com/entra/identity-platform/access-token-claims-reference that tell of the app and of what it may do. The
+// signature is nothing but a secret: Graph goes by what it knows of the token, and never by what stands in it. The permissions are
+// Graph's, so that a token for SMTP has none.
+func (t *Tenant) jwt(issued *token, now time.Time) string {
+	claims := map[string]any{
+		"aud": issued.resource, "iss": "https://sts.windows.net/" + t.opts.TenantID + "/", "tid": t.opts.TenantID, "appid": issued.app,
+		"idtyp": "app", "ver": "1.0", "iat": now.Unix(), "nbf": now.Unix(), "exp": issued.expires.Unix(), "uti": rand.Text(),
+	}
+	if len(issued.permissions) > 0 && issued.resource != smtpResource {
+		claims["roles"] = issued.permissions
+	}
+	payload, err := json.Marshal(claims)
+	if err != nil {
+		panic("graphtest: " + err.Error()) // All that is given here is made of strings and numbers.
+	}
+	encode := base64.RawURLEncoding.EncodeToString
+	return "eyJ0eXAiOiJKV1QiLCJhbGciOiJSUzI1NiJ9." + encode(payload) + "." + encode([]byte(rand.Text()+rand.Text()))
 }

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"maps"
 	"net/url"
 	"slices"
@@ -151,6 +152,38 @@ func TestPermissionsAreInTheToken(t *testing.T) {
 	r.token = r.newToken()
 	r.want("list", r.graph("GET", user("messages"), nil), 200, "")
 	r.want("send", r.graph("POST", user("sendMail"), mailOf(message("x"))), 403, "ErrorAccessDenied")
+}
+
+func TestTokensSayWhatTheyAreFor(t *testing.T) {
+	app := DefaultApp()
+	r := newRig(t, Options{Apps: []App{app}})
+	for name, test := range map[string]struct {
+		resource    string
+		permissions []string
+		roles       string
+	}{
+		"for Graph":          {r.GraphURL(), []string{MailSend, MailRead}, "[Mail.Send Mail.Read]"},
+		"without permission": {r.GraphURL(), []string{}, "<nil>"},
+		"for SMTP":           {smtpResource, []string{MailSend}, "<nil>"},
+	} {
+		app.Permissions = test.permissions
+		r.SetApp(app)
+		form := r.credentials()
+		form.Set("scope", test.resource+"/.default")
+		parts := strings.Split(r.ask(form).field("access_token"), ".")
+		var claims map[string]any
+		text, err := base64.RawURLEncoding.DecodeString(parts[1])
+		if err != nil || len(parts) != 3 || json.Unmarshal(text, &claims) != nil {
+			t.Fatalf("%s: %q %v", name, parts, err)
+		}
+		end := r.clock.now().Add(time.Hour).Unix()
+		if fmt.Sprint(claims["roles"]) != test.roles || claims["aud"] != test.resource || claims["appid"] != DefaultClientID || claims["exp"] != float64(end) {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+	// What it says is worth nothing by itself.
+	forged := r.token[:strings.LastIndex(r.token, ".")] + ".c2lnbmVk"
+	r.want("another signature", r.do("GET", r.GraphURL()+"/v1.0/"+user("messages"), nil, "Authorization", "Bearer "+forged), 401, "InvalidAuthenticationToken")
 }
 
 // signed makes a client assertion from scratch.
