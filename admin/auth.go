@@ -2,6 +2,7 @@ package admin
 
 import (
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/hex"
@@ -9,6 +10,8 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+
+	"github.com/postroom/postroom/queue"
 )
 
 // Role says what a token may do. Each role may do what those below it may; the zero value may do nothing.
@@ -54,11 +57,18 @@ type Token struct {
 	SHA256 string
 }
 
-// caller is who presented a token.
+// caller is who presented a token, and from where.
 type caller struct {
 	name string
 	role Role
 	hash []byte
+	from string
+}
+
+// authorOf gives who a request came from, for the audit.
+func authorOf(ctx context.Context) queue.Author {
+	who, _ := ctx.Value(callerKey{}).(caller)
+	return queue.Author{Name: who.name, From: who.from}
 }
 
 type keyring []caller
@@ -77,7 +87,7 @@ func newKeyring(tokens []Token, log *slog.Logger) keyring {
 			log.Error("token ignored", "token", t.Name, "error", err)
 			continue
 		}
-		keys = append(keys, caller{t.Name, role, hash})
+		keys = append(keys, caller{name: t.Name, role: role, hash: hash})
 	}
 	return keys
 }

@@ -91,12 +91,12 @@ func openStore(t *testing.T, settle func(*queue.Attempt) *queue.Settlement) *sto
 	if s.client, err = NewClient(s.URL, operatorToken, nil); err != nil {
 		t.Fatal(err)
 	}
-	version, err := q.SetProvider(t.Context(), queue.ActiveProvider{Kind: "smtp", Keying: queue.ByAccount, Account: "mail.example.com:587",
-		Sender: "own@example.com", Concurrency: 2}, "salt", "fingerprint")
+	_, err = q.DeclareProvider(t.Context(), &queue.ActiveProvider{Kind: "smtp", Keying: queue.ByAccount, Account: "mail.example.com:587",
+		Sender: "own@example.com", Concurrency: 2}, "salt", "fingerprint", "here")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := q.NewConsumer(queue.ConsumerOptions{ProviderVersion: version, CheckInterval: 5 * time.Millisecond, Grace: time.Second,
+	c := q.NewConsumer(queue.ConsumerOptions{CheckInterval: 5 * time.Millisecond, Grace: time.Second,
 		Handle: func(_ context.Context, turn *queue.Turn) {
 			for a := turn.Next(nil); a != nil; {
 				a = turn.Next(settle(a))

@@ -218,7 +218,7 @@ func ParsePause(s string) (time.Duration, error) {
 
 func (h *handler) pause(ctx context.Context, key string, w wanted) (*pauseOutput, error) {
 	who, _ := ctx.Value(callerKey{}).(caller)
-	until, err := h.queue.Pause(ctx, key, w.duration, w.reason, who.name)
+	until, err := h.queue.Pause(ctx, key, w.duration, w.reason, authorOf(ctx))
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
@@ -277,7 +277,7 @@ func (h *handler) resumeAll(ctx context.Context, _ *struct{}) (*resumeOutput, er
 }
 
 func (h *handler) resume(ctx context.Context, key string) (*resumeOutput, error) {
-	ended, err := h.queue.Resume(ctx, key)
+	ended, err := h.queue.Resume(ctx, key, authorOf(ctx))
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}

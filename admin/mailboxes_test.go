@@ -24,7 +24,7 @@ func (a *api) activate(t *testing.T, account string) {
 	if account != "" {
 		p.Kind, p.Keying, p.Account = "smtp", queue.ByAccount, account
 	}
-	if _, err := a.queue.SetProvider(t.Context(), p, "salt", "settings of "+account); err != nil {
+	if _, err := a.queue.DeclareProvider(t.Context(), &p, "salt", "settings of "+account, "here"); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -397,10 +397,10 @@ func (f faulty) BatchOutlook(context.Context, *queue.BatchStatus) (*queue.Outloo
 }
 func (f faulty) Mailboxes(context.Context) ([]*queue.Mailbox, error)     { return nil, f.fail() }
 func (f faulty) Mailbox(context.Context, string) (*queue.Mailbox, error) { return nil, f.fail() }
-func (f faulty) Pause(context.Context, string, time.Duration, string, string) (time.Time, error) {
+func (f faulty) Pause(context.Context, string, time.Duration, string, queue.Author) (time.Time, error) {
 	return time.Time{}, f.fail()
 }
-func (f faulty) Resume(context.Context, string) (bool, error) { return false, f.fail() }
+func (f faulty) Resume(context.Context, string, queue.Author) (bool, error) { return false, f.fail() }
 func (f faulty) Failed(context.Context, queue.FailedFilter, string, int) (queue.FailedPage, error) {
 	return queue.FailedPage{}, f.fail()
 }

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"strings"
 
@@ -26,6 +27,7 @@ func (h *handler) role(least Role) huma.Middlewares {
 			writeProblem(w, p)
 			return
 		}
+		who.from, _, _ = net.SplitHostPort(ctx.RemoteAddr())
 		next(huma.WithValue(ctx, callerKey{}, who))
 	}}
 }

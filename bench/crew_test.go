@@ -29,18 +29,16 @@ import (
 // crew is some processes of workers that share a Redis and send to a strict server. Each mailbox has limits of its own, as
 // with Microsoft 365, whose windows last minutes: so a process is this test binary, run as TestCrewMember, with a protocol that has none.
 type crew struct {
-	t       testing.TB
-	redis   *queuetest.Redis
-	queue   *queue.Queue
-	version string
-	server  *strict
+	t      testing.TB
+	redis  *queuetest.Redis
+	queue  *queue.Queue
+	server *strict
 }
 
 // Environment of a crew's process.
 const (
 	crewRedis   = "POSTROOM_CREW_REDIS"
 	crewServer  = "POSTROOM_CREW_SERVER"
-	crewVersion = "POSTROOM_CREW_VERSION"
 	crewMetrics = "POSTROOM_CREW_METRICS"
 )
 
@@ -80,12 +78,11 @@ func (c *crew) tell(each, all terms) {
 		}
 		return translated
 	}
-	version, err := c.queue.SetProvider(c.t.Context(), queue.ActiveProvider{Kind: "microsoft365", Keying: queue.ByMailbox, Sender: "postroom@example.com",
-		Concurrency: each.concurrency, Limits: translate(each.limits), AllConcurrency: all.concurrency, AllLimits: translate(all.limits)}, "salt", "the same settings")
+	_, err := c.queue.DeclareProvider(c.t.Context(), &queue.ActiveProvider{Kind: "microsoft365", Keying: queue.ByMailbox, Sender: "postroom@example.com",
+		Concurrency: each.concurrency, Limits: translate(each.limits), AllConcurrency: all.concurrency, AllLimits: translate(all.limits)}, "salt", "the same settings", "here")
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	c.version = version
 }
 
 // start adds a process, and returns when it takes part.
@@ -98,7 +95,7 @@ func (c *crew) start() *postroom {
 	address := freeAddress(c.t)
 	p := &postroom{t: c.t, command: exec.Command(self, "-test.run=^TestCrewMember$", "-test.timeout=0"), ended: make(chan struct{}), url: "http://" + address}
 	p.command.Env = append(os.Environ(), "TMPDIR="+c.t.TempDir(),
-		crewRedis+"="+c.redis.URL, crewServer+"="+c.server.address, crewVersion+"="+c.version, crewMetrics+"="+address)
+		crewRedis+"="+c.redis.URL, crewServer+"="+c.server.address, crewMetrics+"="+address)
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.command.Stdout, p.command.Stderr = &p.stderr, &p.stderr
 	if err := p.command.Start(); err != nil {
@@ -186,8 +183,10 @@ func TestCrewMember(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := worker.New(worker.Options{Sender: line(os.Getenv(crewServer)), Provider: "microsoft365", From: mail.Address{Address: "postroom@example.com"}})
-	c := q.NewConsumer(queue.ConsumerOptions{ProviderVersion: os.Getenv(crewVersion), Handle: w.HandleTurn})
+	w := worker.New(worker.Options{Load: func(context.Context, *queue.Provider) (*worker.Active, error) {
+		return &worker.Active{Sender: line(os.Getenv(crewServer)), Provider: "microsoft365", From: mail.Address{Address: "postroom@example.com"}}, nil
+	}})
+	c := q.NewConsumer(queue.ConsumerOptions{Load: w.Load, Handle: w.HandleTurn})
 	pages := http.NewServeMux()
 	pages.Handle("/metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	pages.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {

@@ -137,7 +137,7 @@ func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurre
 	if err != nil {
 		t.Fatal(err)
 	}
-	version, err := q.SetProvider(t.Context(), queue.ActiveProvider{Kind: "smtp", Keying: queue.ByAccount, Account: "sink", Concurrency: concurrency}, "s", fmt.Sprint(concurrency))
+	_, err = q.DeclareProvider(t.Context(), &queue.ActiveProvider{Kind: "smtp", Keying: queue.ByAccount, Account: "sink", Concurrency: concurrency}, "s", fmt.Sprint(concurrency), "here")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,8 +153,10 @@ func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurre
 	before := scripts(t, registry)
 
 	defer debug.SetGCPercent(debug.SetGCPercent(400)) // as serve does
-	w := worker.New(worker.Options{Sender: sender, Provider: "smtp"})
-	c := q.NewConsumer(queue.ConsumerOptions{ProviderVersion: version, Handle: w.HandleTurn, Concurrency: 50})
+	w := worker.New(worker.Options{Load: func(context.Context, *queue.Provider) (*worker.Active, error) {
+		return &worker.Active{Sender: sender, Provider: "smtp", End: func() error { return nil }}, nil // whoever made it ends it
+	}})
+	c := q.NewConsumer(queue.ConsumerOptions{Load: w.Load, Handle: w.HandleTurn, Concurrency: 50})
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	own, redis := cpu(t, r)

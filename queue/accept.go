@@ -107,12 +107,12 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 		return Receipt{}, err
 	}
 	recipients := r.setMarks(it)
-	problem, err := q.exceeded(ctx, recipients, len(blob), len(m.Attachments))
+	problems, err := q.unacceptable(ctx, sender, recipients, len(blob), len(m.Attachments))
 	if err != nil {
 		return Receipt{}, err
 	}
-	if problem != nil {
-		return Receipt{}, &mail.Invalid{Problems: []mail.Problem{*problem}}
+	if problems != nil {
+		return Receipt{}, &mail.Invalid{Problems: problems}
 	}
 
 	inline := blob
@@ -165,7 +165,7 @@ func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Optio
 		return BatchReceipt{}, err
 	}
 	if !found {
-		if refused, err = q.refuseExceeding(ctx, &b, refused); err != nil {
+		if refused, err = q.refuseUnacceptable(ctx, &b, refused); err != nil {
 			return BatchReceipt{}, err
 		}
 	}

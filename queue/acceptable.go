@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -14,46 +15,74 @@ import (
 // comes.
 const limitsFor = 5 * time.Second
 
-// knownLimits are the active provider's limits as they were last read. Its zero value has to be read first.
-type knownLimits struct {
-	mu     sync.Mutex
-	read   time.Time
-	limits []throttle.Limit // each key's and the provider's
-	upload *Upload
+// known is what accepting has to know of the active provider, as it was last read. Its zero value has to be read first.
+type known struct {
+	mu   sync.Mutex
+	read time.Time
+	is   acceptable
 }
 
-// currentLimits gives the limits that any message has to fit into by itself.
-func (q *Queue) currentLimits(ctx context.Context) ([]throttle.Limit, *Upload, error) {
+// forget has the next who asks read anew.
+func (k *known) forget() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.read = time.Time{}
+}
+
+// acceptable is what a message has to fit into by itself: limits, each key's and the provider's, with how it is uploaded; and who may
+// be its sender, beside the provider's own.
+type acceptable struct {
+	limits  []throttle.Limit
+	upload  *Upload
+	senders mail.Senders
+	own     string
+}
+
+// sender says what is wrong with a message's sender (senderOf); nil if nothing is.
+func (a *acceptable) sender(address string) *mail.Problem {
+	if address == "-" || address == a.own || a.senders.Allow(address) {
+		return nil
+	}
+	return &mail.Problem{Field: "/from/address", Reason: "is not among the senders that the provider's settings allow (allowed_senders): use one of them, leave it out for the provider's own, or have it added"}
+}
+
+func (q *Queue) acceptable(ctx context.Context) (acceptable, error) {
 	k := &q.known
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.read.IsZero() && time.Since(k.read) < limitsFor {
-		return k.limits, k.upload, nil
+		return k.is, nil
 	}
-	values, err := q.redis.HMGet(ctx, q.key("provider"), "limits", "all_limits", "upload").Result()
+	values, err := q.redis.HMGet(ctx, q.key("provider"), "limits", "all_limits", "upload", "senders", "sender").Result()
 	if err != nil {
-		return nil, nil, fmt.Errorf("queue: limits: %w", err)
+		return acceptable{}, fmt.Errorf("queue: limits: %w", err)
 	}
-	var all []throttle.Limit
+	is := acceptable{upload: parseUpload(text(values[2])), senders: strings.Fields(text(values[3])), own: text(values[4])}
 	for _, v := range values[:2] {
 		limits, err := throttle.Decode(text(v))
 		if err != nil {
-			return nil, nil, err
+			return acceptable{}, err
 		}
-		all = append(all, limits...)
+		is.limits = append(is.limits, limits...)
 	}
-	k.limits, k.upload, k.read = all, parseUpload(text(values[2])), time.Now()
-	return k.limits, k.upload, nil
+	k.is, k.read = is, time.Now()
+	return is, nil
 }
 
-// exceeded says what is wrong with a message that takes more of a limit than it allows in all: it could never be sent. nil if
-// nothing is.
-func (q *Queue) exceeded(ctx context.Context, recipients, bytes, files int) (*mail.Problem, error) {
-	limits, upload, err := q.currentLimits(ctx)
+// unacceptable says what is wrong with a message that the provider could never be given: its sender, or that it takes more of a limit
+// than the limit allows in all.
+func (q *Queue) unacceptable(ctx context.Context, sender string, recipients, bytes, files int) ([]mail.Problem, error) {
+	a, err := q.acceptable(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return tooDear(limits, upload.costOf(recipients, bytes, files)), nil
+	var problems []mail.Problem
+	for _, p := range []*mail.Problem{a.sender(sender), tooDear(a.limits, a.upload.costOf(recipients, bytes, files))} {
+		if p != nil {
+			problems = append(problems, *p)
+		}
+	}
+	return problems, nil
 }
 
 func tooDear(limits []throttle.Limit, cost throttle.Cost) *mail.Problem {
@@ -71,27 +100,36 @@ func tooDear(limits []throttle.Limit, cost throttle.Cost) *mail.Problem {
 	return nil
 }
 
-// refuseExceeding refuses a batch whose content exceeds a limit by itself, and those of its recipients who do with theirs:
-// they are added to those who are refused already.
-func (q *Queue) refuseExceeding(ctx context.Context, b *mail.Batch, refused map[int][]mail.Problem) (map[int][]mail.Problem, error) {
-	limits, upload, err := q.currentLimits(ctx)
-	if err != nil || len(limits) == 0 {
-		return refused, err
+// refuseUnacceptable refuses a batch that the provider could never be given, for its sender or as its content exceeds a limit by
+// itself, and those of its recipients who exceed one with theirs: they are added to those who are refused already.
+func (q *Queue) refuseUnacceptable(ctx context.Context, b *mail.Batch, refused map[int][]mail.Problem) (map[int][]mail.Problem, error) {
+	is, err := q.acceptable(ctx)
+	if err != nil {
+		return nil, err
 	}
 	bytes := len(b.Message.Text) + len(b.Message.HTML)
 	for _, a := range b.Message.Attachments {
 		bytes += len(a.Content)
 	}
-	if p := tooDear(limits, upload.costOf(1, bytes, len(b.Message.Attachments))); p != nil {
-		p.Field = "/message" + p.Field
-		return nil, &mail.Invalid{Problems: []mail.Problem{*p}}
+	var problems []mail.Problem
+	for _, p := range []*mail.Problem{is.sender(senderOf(b.Message.From)), tooDear(is.limits, is.upload.costOf(1, bytes, len(b.Message.Attachments)))} {
+		if p != nil {
+			p.Field = "/message" + p.Field
+			problems = append(problems, *p)
+		}
+	}
+	if problems != nil {
+		return nil, &mail.Invalid{Problems: problems}
+	}
+	if len(is.limits) == 0 {
+		return refused, nil
 	}
 	for i, r := range b.Recipients {
 		if _, no := refused[i]; no {
 			continue
 		}
 		it := item{Recipient: r, Cc: b.Message.Cc, Bcc: b.Message.Bcc}
-		if p := tooDear(limits, upload.costOf(len(recipientStates(&it, "")), bytes, len(b.Message.Attachments))); p != nil {
+		if p := tooDear(is.limits, is.upload.costOf(len(recipientStates(&it, "")), bytes, len(b.Message.Attachments))); p != nil {
 			if refused == nil {
 				refused = map[int][]mail.Problem{}
 			}

@@ -19,14 +19,15 @@ const mostCombined = 32
 // nextCall is what one turn wants of next.lua.
 type nextCall struct {
 	args   []any
+	using  *using // the settings that an attempt is to begin for; nil: none may begin
 	answer *nextAnswer
 	err    error
 	done   chan struct{}
 }
 
 // next has a turn's call made, in company of those of other turns.
-func (c *Consumer) next(args []any) (*nextAnswer, error) {
-	call := &nextCall{args: args, done: make(chan struct{})}
+func (c *Consumer) next(args []any, u *using) (*nextAnswer, error) {
+	call := &nextCall{args: args, using: u, done: make(chan struct{})}
 	select {
 	case c.calls <- call:
 	case <-c.hard.Done():
@@ -53,15 +54,30 @@ func (c *Consumer) combine(ctx context.Context) {
 					full = true
 				}
 			}
-			c.callNext(ctx, calls)
+			c.callAll(ctx, calls)
 		}
 	}
 }
 
-func (c *Consumer) callNext(ctx context.Context, calls []*nextCall) {
-	o := &c.options
+// callAll makes calls together that are for the same settings, which are all but in the moment in which others are loaded.
+func (c *Consumer) callAll(ctx context.Context, calls []*nextCall) {
+	for len(calls) > 0 {
+		u, n := calls[0].using, 1
+		for n < len(calls) && calls[n].using == u {
+			n++
+		}
+		c.callNext(ctx, u, calls[:n])
+		calls = calls[n:]
+	}
+}
+
+func (c *Consumer) callNext(ctx context.Context, u *using, calls []*nextCall) {
+	o, version := &c.options, ""
+	if u != nil {
+		version = u.version
+	}
 	args := make([]any, 0, 6+nextFields*len(calls))
-	args = append(args, o.ProviderVersion, o.AttemptTimeout.Milliseconds(),
+	args = append(args, version, o.AttemptTimeout.Milliseconds(),
 		c.queue.options.Weights[mail.Report], c.queue.options.Weights[mail.Subscription],
 		c.queue.options.DeliveredMax, c.markedTwice())
 	for _, call := range calls {

@@ -35,8 +35,11 @@ type ConsumerOptions struct {
 	// Handle works off one turn: it calls Next until that gives nil. ctx ends when the process is asked to stop: attempts
 	// that have not reached their point of no return end then, and are handed back.
 	Handle func(ctx context.Context, t *Turn)
-	// ProviderVersion is the version that SetProvider gave for the settings this process sends with.
-	ProviderVersion string
+	// Load makes ready what Handle sends with, when settings have become active that the process does not have. It is called by one
+	// goroutine at a time; attempts begin for p.Version when it has returned, and none for the former. p.Kind is NoProvider if
+	// none is active. After an error the process begins nothing, and Load is called again every few seconds. Default: whatever
+	// is active will do.
+	Load func(ctx context.Context, p *Provider) (Loaded, error)
 	// Concurrency is how many turns the process works off at the same time; default 50. AlertConcurrency are as many more
 	// for turns that were given out for alerts, twice: for those it gave out itself, and for those of others; default 5.
 	Concurrency, AlertConcurrency int
@@ -47,9 +50,6 @@ type ConsumerOptions struct {
 	Grace time.Duration
 	// OnUnknown is by kind; default Resend.
 	OnUnknown map[mail.Kind]UnknownPolicy
-	// Verifies says that Handle asks the provider what became of doubtful messages (Attempt.Doubtful): then they are offered
-	// again whatever OnUnknown says, and Handle goes by it if the provider does not know.
-	Verifies bool
 	// CacheBytes bounds the content kept in memory; default 64 MiB.
 	CacheBytes int
 	// CheckInterval is how often an idle fetcher asks for turns; default 100 ms. It costs an idle process half a percent of a
@@ -57,6 +57,13 @@ type ConsumerOptions struct {
 	CheckInterval time.Duration
 	// SweepInterval is how often what dead workers left is looked for; default 15 s.
 	SweepInterval time.Duration
+}
+
+// Loaded says what the settings that Load has made ready can do.
+type Loaded struct {
+	// Verifies says that Handle asks the provider what became of doubtful messages (Attempt.Doubtful): then they are offered
+	// again whatever OnUnknown says, and Handle goes by it if the provider does not know.
+	Verifies bool
 }
 
 // Consumer brings turns to a process, and does its share of what keeps them going: it hands turns out, holds a lease, and
@@ -85,17 +92,13 @@ type Consumer struct {
 	looking  chan struct{} // filled by those that begin when a limit has room again
 	looks    looks
 	calls    chan *nextCall // of next.lua
-	stale    chan struct{}  // closed when the provider's settings are no longer the active ones
-	once     sync.Once
-	away     atomic.Bool // Redis did not take the last call of a turn
+	settings settings       // that it sends with
+	away     atomic.Bool    // Redis did not take the last call of a turn
 	turns    sync.WaitGroup
 
 	mu      sync.Mutex
 	closing bool // turns is waited for: none may begin any more
 }
-
-// ErrProviderChanged is what Run gives when other settings of the provider have become the active ones.
-var ErrProviderChanged = errors.New("queue: other provider settings have become the active ones: this process has to load them (restart it)")
 
 // NewConsumer prepares a process to take part in sending.
 func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
@@ -111,12 +114,12 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
 		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
 		calls: make(chan *nextCall), here: make(chan struct{}, o.AlertConcurrency),
-		looking: make(chan struct{}, o.Concurrency), stale: make(chan struct{}),
+		looking: make(chan struct{}, o.Concurrency), settings: settings{look: make(chan struct{}, 1), faulty: "not loaded yet"},
 	}
 }
 
-// Run takes part in sending until ctx ends or other provider settings become active (ErrProviderChanged). It stops in order:
-// no new turns, attempts that can be taken back are, the others are awaited for the grace, the lease is given up.
+// Run takes part in sending until ctx ends. It stops in order: no new turns, attempts that can be taken back are, the others are
+// awaited for the grace, the lease is given up.
 func (c *Consumer) Run(ctx context.Context) error {
 	base := context.WithoutCancel(ctx)
 	var cancelHard context.CancelFunc
@@ -145,22 +148,18 @@ func (c *Consumer) Run(ctx context.Context) error {
 	for range combiners {
 		parts.Go(func() { c.combine(c.hard) })
 	}
-	servers, err := c.startServers(base)
-	if err != nil {
-		return err
-	}
+	fetchers := &fetchers{consumer: c, base: base}
+	following := make(chan error, 1)
+	parts.Go(func() { following <- c.follow(partsCtx, fetchers) })
 	parts.Go(func() { c.dispatch(partsCtx) })
 	parts.Go(func() { c.sweep(partsCtx) })
 
 	var result error
 	select {
 	case <-ctx.Done():
-	case <-c.stale:
-		result = ErrProviderChanged
+	case result = <-following:
 	}
-	for _, s := range servers {
-		s.Stop()
-	}
+	fetchers.stop()
 	endParts()
 	c.stop()
 	c.stopLooks()
@@ -178,9 +177,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 		c.log.Warn("attempts that can't be taken back are still open; their records say so, and others will end them")
 	}
 	cancelHard()
-	for _, s := range servers {
-		s.Shutdown()
-	}
+	fetchers.shutDown()
 	endLease()
 	last, cancel := context.WithTimeout(base, 2*time.Second)
 	defer cancel()
@@ -196,42 +193,6 @@ func (c *Consumer) Ready(context.Context) error {
 	return nil
 }
 
-// outdated says that the active provider settings are not this process's.
-func (c *Consumer) outdated() { c.once.Do(func() { close(c.stale) }) }
-
-// startServers starts asynq's fetchers: one for turns given out for alerts, one for the others.
-func (c *Consumer) startServers(base context.Context) ([]*asynq.Server, error) {
-	var servers []*asynq.Server
-	for _, s := range []struct {
-		queue       string
-		concurrency int
-		interval    time.Duration
-	}{
-		{c.alerts, c.options.AlertConcurrency, 2 * c.options.CheckInterval}, // only what its dispatcher has no hand free for
-		{c.mail, c.options.Concurrency, c.options.CheckInterval},
-	} {
-		server := asynq.NewServerFromRedisClient(c.queue.redis, asynq.Config{
-			Concurrency:       s.concurrency,
-			Queues:            map[string]int{s.queue: 1},
-			BaseContext:       func() context.Context { return base },
-			TaskCheckInterval: s.interval,
-			RetryDelayFunc:    func(int, error, *asynq.Task) time.Duration { return time.Second },
-			IsFailure:         func(error) bool { return false },
-			ShutdownTimeout:   time.Second, // by then our own turns have ended, or been given up
-			Logger:            asynqLog{c.log},
-			LogLevel:          asynq.WarnLevel,
-		})
-		if err := server.Start(asynq.HandlerFunc(c.handle)); err != nil {
-			for _, started := range servers {
-				started.Shutdown()
-			}
-			return nil, fmt.Errorf("queue: start the fetcher of turns: %w", err)
-		}
-		servers = append(servers, server)
-	}
-	return servers, nil
-}
-
 // handle works off the turn of an asynq task. It never fails: what a turn leaves open is in our books, and asynq has
 // nothing to repeat. A turn that our books do not name ends at its first Next.
 func (c *Consumer) handle(ctx context.Context, task *asynq.Task) error {
@@ -240,7 +201,7 @@ func (c *Consumer) handle(ctx context.Context, task *asynq.Task) error {
 		c.log.Error("a turn can't be read; a newer worker has to take it", "error", err)
 		return err // asynq keeps it, and offers it again
 	}
-	if !c.begins() {
+	if !c.settings.await(c.stopping) || !c.begins() {
 		return c.queue.run(ctx, "withdraw", t.id, t.key, t.unit).Err() // somebody else gets its unit at once
 	}
 	defer c.turns.Done()

@@ -12,7 +12,7 @@ import (
 func TestADispatchLooksAtSomeKeysAtATime(t *testing.T) {
 	q, _ := onClock(t)
 	d := sitDown(t, q, choose(t, q, ActiveProvider{Keying: ByMailbox, Concurrency: 1}), nil)
-	if _, err := q.Pause(t.Context(), Everything, time.Hour, "asked", "ada"); err != nil {
+	if _, err := q.Pause(t.Context(), Everything, time.Hour, "asked", Author{Name: "ada"}); err != nil {
 		t.Fatal(err)
 	}
 	const mailboxes, most = 250, 100
@@ -26,7 +26,7 @@ func TestADispatchLooksAtSomeKeysAtATime(t *testing.T) {
 			t.Fatal("turns were handed out in spite of the pause")
 		}
 	}
-	if _, err := q.Resume(t.Context(), Everything); err != nil {
+	if _, err := q.Resume(t.Context(), Everything, Author{Name: "ops"}); err != nil {
 		t.Fatal(err)
 	}
 	given, more := 0, true

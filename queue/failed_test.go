@@ -94,7 +94,7 @@ func failedCount(t *testing.T, q *Queue) int {
 
 func TestFailedMailIsFoundByEveryField(t *testing.T) {
 	onEachRedis(t, func(t *testing.T, q *Queue) {
-		version, err := q.SetProvider(t.Context(), ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: account, Sender: "Own@example.com", Concurrency: 1}, "salt", "fingerprint")
+		version, err := declare(t, q, ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: account, Sender: "Own@example.com", Concurrency: 1}, "salt", "fingerprint")
 		if err != nil {
 			t.Fatal(err)
 		}

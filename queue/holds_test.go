@@ -141,7 +141,7 @@ func TestOtherSettingsEndAHoldUnlessTheMailboxWasTooFast(t *testing.T) {
 		turns := d.turns()
 		turns[0].Next(holding(turns[0].Next(nil), reason, mail.ScopeProvider))
 		begun(turns[1:])
-		version, err := q.SetProvider(t.Context(), ActiveProvider{Keying: ByAccount, Account: account, Concurrency: 2}, "salt", "another password")
+		version, err := declare(t, q, ActiveProvider{Keying: ByAccount, Account: account, Concurrency: 2}, "salt", "another password")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -235,13 +235,13 @@ func TestAHeldSenderIsLetGo(t *testing.T) {
 	const refused = "news@example.com"
 	for name, test := range map[string]func(q *Queue, c *clock) string{
 		"by a resume": func(q *Queue, _ *clock) string {
-			if was, err := q.Resume(t.Context(), "News@Example.com"); err != nil || !was {
+			if was, err := q.Resume(t.Context(), "News@Example.com", Author{Name: "ops"}); err != nil || !was {
 				t.Errorf("%v, %v", was, err)
 			}
 			return ""
 		},
 		"by other settings": func(q *Queue, _ *clock) string {
-			version, err := q.SetProvider(t.Context(), ActiveProvider{Keying: ByAccount, Account: account, Sender: "reports@example.com", Concurrency: 2}, "salt", "other")
+			version, err := declare(t, q, ActiveProvider{Keying: ByAccount, Account: account, Sender: "reports@example.com", Concurrency: 2}, "salt", "other")
 			if err != nil {
 				t.Error(err)
 			}
@@ -312,7 +312,7 @@ func TestAPausedSenderOfAnAccountStaysPausedWhenItsHoldIsOver(t *testing.T) {
 	turns := d.turns()
 	end(turns[0], holding(begin(t, turns[0], nil), "c", mail.ScopeMailbox))
 	begun(turns[1:])
-	if _, err := q.Pause(t.Context(), "news@example.com", time.Hour, "asked", "ada"); err != nil {
+	if _, err := q.Pause(t.Context(), "news@example.com", time.Hour, "asked", Author{Name: "ada"}); err != nil {
 		t.Fatal(err)
 	}
 	c.advance(10 * time.Second)
@@ -457,9 +457,8 @@ func TestTheFenceStopsWhatIsNoLongerItsOwn(t *testing.T) {
 
 func TestDoubtfulMailIsOfferedAgainIfTheProviderCanTell(t *testing.T) {
 	q, _ := onClock(t)
-	d := sitDown(t, q, activate(t, q, 1), func(o *ConsumerOptions) {
-		o.OnUnknown, o.Verifies = map[mail.Kind]UnknownPolicy{mail.Report: Hold}, true
-	})
+	d := sitDown(t, q, activate(t, q, 1), func(o *ConsumerOptions) { o.OnUnknown = map[mail.Kind]UnknownPolicy{mail.Report: Hold} })
+	d.settings.current().loaded.Verifies = true
 	id := enqueue(t, q, message(mail.Report, "ada@example.net"))
 	if err := begin(t, d.turn(), nil).Fence(); err != nil {
 		t.Fatal(err)
@@ -479,7 +478,7 @@ func TestARefusalOfFormerSettingsHoldsNothing(t *testing.T) {
 		enqueueBatch(t, q, batch(mail.Report, 2))
 		former := d.turn()
 		a := begin(t, former, nil)
-		version, err := q.SetProvider(t.Context(), ActiveProvider{Keying: ByAccount, Account: account, Concurrency: 1}, "salt", "another password")
+		version, err := declare(t, q, ActiveProvider{Keying: ByAccount, Account: account, Concurrency: 1}, "salt", "another password")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -524,7 +523,7 @@ func TestAPausedSenderStaysPausedWhenItsProbeHasEnded(t *testing.T) {
 	end(turn, holding(begin(t, turn, nil), "c", mail.ScopeMailbox))
 	c.advance(10 * time.Second)
 	turn, a := only(t, begun(d.turns()))
-	if _, err := q.Pause(t.Context(), "news@example.com", time.Hour, "asked", "ada"); err != nil {
+	if _, err := q.Pause(t.Context(), "news@example.com", time.Hour, "asked", Author{Name: "ada"}); err != nil {
 		t.Fatal(err)
 	}
 	end(turn, delivered(a))

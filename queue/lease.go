@@ -50,14 +50,14 @@ func (c *Consumer) keepLease(ctx context.Context, ready chan<- struct{}) {
 	for {
 		sent := time.Now()
 		call, cancel := context.WithTimeout(ctx, c.leaseTime/4)
-		held, err := c.queue.run(call, "lease", current.worker, mode).Int()
+		held, err := c.renewLease(call, current, mode)
 		cancel()
 		now := time.Now()
 		switch {
 		case err != nil && ctx.Err() == nil:
 			c.log.Warn("the worker's lease could not be renewed", "error", err)
 			c.steadySince.Store(0)
-		case err == nil && held == 1 && current.renewed(sent, now):
+		case err == nil && held && current.renewed(sent, now):
 			mode = "renew"
 			c.lease.Store(current)
 			if c.steadySince.Load() == 0 {
@@ -83,11 +83,24 @@ func (c *Consumer) keepLease(ctx context.Context, ready chan<- struct{}) {
 	}
 }
 
+// renewLease tells the others what this process sends with, too, and sees whether that is still what is active.
+func (c *Consumer) renewLease(ctx context.Context, l *lease, mode string) (held bool, err error) {
+	answer, err := c.queue.run(ctx, "lease", l.worker, mode, c.settings.state()).Slice()
+	if err != nil {
+		return false, err
+	}
+	version, u := text(answer[1]), c.settings.current()
+	if u == nil && version != "" || u != nil && u.version != version {
+		c.settings.outdated(u)
+	}
+	return answer[0] == int64(1), nil
+}
+
 // endLease gives the lease up, so that what is left open need not wait for it to run out.
 func (c *Consumer) endLease(ctx context.Context) {
 	if l := c.lease.Load(); l != nil {
 		l.over.Store(true)
-		if err := c.queue.run(ctx, "lease", l.worker, "end").Err(); err != nil {
+		if err := c.queue.run(ctx, "lease", l.worker, "end", "").Err(); err != nil {
 			c.log.Warn("the worker's lease could not be given up; it runs out by itself", "error", err)
 		}
 	}

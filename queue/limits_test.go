@@ -77,7 +77,7 @@ func TestLoweredConcurrencyTakesUnitsBack(t *testing.T) {
 	for _, turn := range turns {
 		open = append(open, turn.Next(nil))
 	}
-	version, err := q.SetProvider(t.Context(), ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: account, Concurrency: 2}, "salt", "lowered")
+	version, err := declare(t, q, ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: account, Concurrency: 2}, "salt", "lowered")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ const linePatience = 200 * time.Millisecond
 var (
 	// ErrLineBusy: the unit's other message takes its time.
 	ErrLineBusy = errors.New("queue: the unit's line is busy")
+	// ErrSettingsChanged: other settings of the provider have become active.
+	ErrSettingsChanged = errors.New("queue: other settings of the provider have become active")
 	// ErrLineRefused: the unit's other message met a refusal that this one would meet too.
 	ErrLineRefused = errors.New("queue: the unit's other message was refused")
 )
@@ -31,7 +33,7 @@ func newHandLine() *handLine { return &handLine{busy: make(chan struct{}, 1)} }
 
 // Line waits until no other attempt of the same unit is with the provider. Call it before anything is sent, and leave when
 // the outcome is known: with a Settlement whose Hold is set the attempts that wait behind it are not tried. On an error (ErrLineBusy,
-// ErrLineRefused, or that of ctx) nothing may be sent: the attempt is to be handed back.
+// ErrLineRefused, ErrSettingsChanged, or that of ctx) nothing may be sent: the attempt is to be handed back.
 func (a *Attempt) Line(ctx context.Context) (leave func(*Settlement), err error) {
 	if a.turn == nil {
 		return func(*Settlement) {}, nil // the zero Attempt has the line to itself
@@ -51,6 +53,10 @@ func (a *Attempt) Line(ctx context.Context) (leave func(*Settlement), err error)
 		}
 		return a.leaveLine, nil
 	case <-ctx.Done():
+		if a.turn.consumer.stopping.Err() == nil && a.Context().Err() != nil {
+			a.passed = true
+			return nil, ErrSettingsChanged
+		}
 		return nil, ctx.Err()
 	case <-patience.C:
 		a.turn.ends, a.passed = time.Time{}, true // the others go on without this hand

@@ -55,7 +55,7 @@ func TestACallThatFailsPutsBackWhatItTook(t *testing.T) {
 	for len(args) < nextFields {
 		args = append(args, "")
 	}
-	if answer, err := d.next(args); err == nil {
+	if answer, err := d.next(args, d.settings.current()); err == nil {
 		t.Fatalf("%+v, want an error", answer)
 	}
 	q.redis.Rename(t.Context(), aside, of)

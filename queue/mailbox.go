@@ -294,8 +294,8 @@ func (q *Queue) PauseOfEverything(ctx context.Context) (*Silence, error) {
 }
 
 // Pause lets nothing of a key begin for a time, nothing at all if the key is Everything; what is under way is finished. A pause
-// that runs is replaced. It ends by itself, or by Resume. It needs a reason; by says who asked for it.
-func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason, by string) (until time.Time, err error) {
+// that runs is replaced. It ends by itself, or by Resume. It needs a reason; by says who asked for it, also in the audit.
+func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason string, by Author) (until time.Time, err error) {
 	if d <= 0 || reason == "" {
 		return until, errors.New("queue: pause: say for how long, and why")
 	}
@@ -304,7 +304,11 @@ func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason, 
 		return until, fmt.Errorf("queue: pause: %w", err)
 	}
 	until = now.Add(d)
-	if err := q.run(ctx, "pause", strings.ToLower(key), until.UnixMilli(), oneLine(reason), oneLine(by)).Err(); err != nil {
+	entry, err := by.entry("mailbox.pause", strings.ToLower(key), "until "+until.UTC().Format(time.RFC3339)+": "+reason).encode()
+	if err != nil {
+		return until, err
+	}
+	if err := q.run(ctx, "pause", strings.ToLower(key), until.UnixMilli(), oneLine(reason), oneLine(by.Name), entry).Err(); err != nil {
 		return until, fmt.Errorf("queue: pause: %w", err)
 	}
 	q.recent.forget()
@@ -313,8 +317,12 @@ func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason, 
 
 // Resume ends a key's pause, and its hold too, as whoever resumes has put right why it was held. It reports whether there was
 // any.
-func (q *Queue) Resume(ctx context.Context, key string) (bool, error) {
-	changed, err := q.run(ctx, "pause", strings.ToLower(key), 0, "", "").Int()
+func (q *Queue) Resume(ctx context.Context, key string, by Author) (bool, error) {
+	entry, err := by.entry("mailbox.resume", strings.ToLower(key), "").encode()
+	if err != nil {
+		return false, err
+	}
+	changed, err := q.run(ctx, "pause", strings.ToLower(key), 0, "", "", entry).Int()
 	if err != nil {
 		return false, fmt.Errorf("queue: resume: %w", err)
 	}

@@ -12,7 +12,7 @@ import (
 // mailboxes makes a provider the active one whose senders are mailboxes with limits.
 func mailboxes(t *testing.T, q *Queue, limits ...throttle.Limit) (version string) {
 	t.Helper()
-	version, err := q.SetProvider(t.Context(), ActiveProvider{Kind: "microsoft365", Keying: ByMailbox, Sender: "own@example.com",
+	version, err := declare(t, q, ActiveProvider{Kind: "microsoft365", Keying: ByMailbox, Sender: "own@example.com",
 		Concurrency: 2, Limits: limits}, "salt", "mailboxes")
 	if err != nil {
 		t.Fatal(err)
@@ -114,14 +114,14 @@ func TestOutlook(t *testing.T) {
 	if o, err := q.BatchOutlook(t.Context(), s); err != nil || o == nil || o.Ahead != 24 {
 		t.Errorf("of the batch: %+v, %v", o, err)
 	}
-	if _, err := q.Pause(t.Context(), "news@example.com", time.Hour, "the list is wrong", "ops"); err != nil {
+	if _, err := q.Pause(t.Context(), "news@example.com", time.Hour, "the list is wrong", Author{Name: "ops"}); err != nil {
 		t.Fatal(err)
 	}
 	if o := look(b.IDs[34]); o.Wait != WaitsForPause || o.Silence.Reason != "the list is wrong" || o.Silence.By != "ops" ||
 		o.Expected.Sub(c.now).Round(time.Second) != time.Hour+2*time.Minute {
 		t.Errorf("paused: %+v, expected in %v", o, o.Expected.Sub(c.now))
 	}
-	if err := q.ClearProvider(t.Context()); err != nil {
+	if err := clearProvider(t, q); err != nil {
 		t.Fatal(err)
 	}
 	if o := look(b.IDs[34]); o.Wait != WaitsForProvider {
@@ -136,7 +136,7 @@ func TestPauseAndResume(t *testing.T) {
 			d := sitDown(t, q, mailboxes(t, q), nil)
 			enqueueBatch(t, q, from("news@example.com", mail.Subscription, 5))
 			enqueueBatch(t, q, from("other@example.com", mail.Report, 3))
-			if _, err := q.Pause(t.Context(), key, 3*time.Hour, "maintenance", "ops"); err != nil {
+			if _, err := q.Pause(t.Context(), key, 3*time.Hour, "maintenance", Author{Name: "ops"}); err != nil {
 				t.Fatal(err)
 			}
 			want := 3
@@ -153,13 +153,13 @@ func TestPauseAndResume(t *testing.T) {
 			if n := d.sendAll(); n != 0 {
 				t.Errorf("%d went during the pause", n)
 			}
-			if was, err := q.Resume(t.Context(), key); err != nil || !was {
+			if was, err := q.Resume(t.Context(), key, Author{Name: "ops"}); err != nil || !was {
 				t.Fatalf("%v, %v", was, err)
 			}
 			if n := d.sendAll(); n != 8-want {
 				t.Errorf("%d went after it, want %d", n, 8-want)
 			}
-			if was, err := q.Resume(t.Context(), key); err != nil || was {
+			if was, err := q.Resume(t.Context(), key, Author{Name: "ops"}); err != nil || was {
 				t.Errorf("resumed twice: %v, %v", was, err)
 			}
 		})
@@ -169,7 +169,7 @@ func TestPauseAndResume(t *testing.T) {
 func TestPauseEndsByItself(t *testing.T) {
 	q, c := onClock(t)
 	d := sitDown(t, q, mailboxes(t, q), nil)
-	if _, err := q.Pause(t.Context(), Everything, time.Hour, "maintenance", "ops"); err != nil {
+	if _, err := q.Pause(t.Context(), Everything, time.Hour, "maintenance", Author{Name: "ops"}); err != nil {
 		t.Fatal(err)
 	}
 	enqueueBatch(t, q, from("news@example.com", mail.Subscription, 5))
@@ -193,7 +193,7 @@ func TestResumeEndsAHold(t *testing.T) {
 	if m := mailbox(t, q, "news@example.com"); m.Hold == nil || m.Hold.Reason != "configuration" || m.Hold.Refusals != 1 {
 		t.Fatalf("hold %+v", m.Hold)
 	}
-	if was, err := q.Resume(t.Context(), "News@example.com"); err != nil || !was {
+	if was, err := q.Resume(t.Context(), "News@example.com", Author{Name: "ops"}); err != nil || !was {
 		t.Fatalf("%v, %v", was, err)
 	}
 	if n := d.sendAll(); n != 5 {

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"cmp"
-	"context"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,7 +28,7 @@ var (
 		"Forecast of the time until a mailbox's backlog is through. The same from every process.", []string{"mailbox"}, nil)
 	heldDesc = prometheus.NewDesc("postroom_mailbox_held",
 		"1 while nothing of a mailbox goes, by why. The same from every process.", []string{"mailbox", "reason"}, nil)
-	mailboxDescs = []*prometheus.Desc{usedDesc, backlogDesc, drainDesc, heldDesc}
+	mailboxDescs = []*prometheus.Desc{usedDesc, backlogDesc, drainDesc, heldDesc, healthyDesc, providerDesc}
 )
 
 // holdReasons are the values of the label reason.
@@ -44,12 +43,7 @@ type others struct {
 }
 
 // collectMailboxes exports the metrics of mailboxes.
-func (c collector) collectMailboxes(ctx context.Context, gauge func(*prometheus.Desc, float64, ...string)) {
-	s, err := c.q.state(ctx, "")
-	if err != nil {
-		c.q.log.Warn("metrics of mailboxes can't be read", "error", err)
-		return
-	}
+func (c collector) collectMailboxes(s *state, gauge func(*prometheus.Desc, float64, ...string)) {
 	for _, w := range s.allBooks {
 		gauge(usedDesc, ratio(w.Use(s.now)), Everything, string(w.Limit.Name))
 	}

@@ -28,13 +28,14 @@ type desk struct {
 // sitDown gives a desk whose lease runs for an hour.
 func sitDown(t *testing.T, q *Queue, version string, change func(*ConsumerOptions)) *desk {
 	t.Helper()
-	o := ConsumerOptions{ProviderVersion: version, Handle: func(context.Context, *Turn) {}}
+	o := ConsumerOptions{Load: loads(version), Handle: func(context.Context, *Turn) {}}
 	if change != nil {
 		change(&o)
 	}
 	c := q.NewConsumer(o)
 	c.hard, c.stop = context.WithCancel(context.Background())
 	c.stopping = c.hard
+	c.assume(version)
 	c.looks.closed = true // turns looks at the account by itself
 	var parts sync.WaitGroup
 	for range combiners {
@@ -49,13 +50,23 @@ func sitDown(t *testing.T, q *Queue, version string, change func(*ConsumerOption
 	return d
 }
 
+// assume has the consumer send with the settings of a version, as if it had loaded them.
+func (c *Consumer) assume(version string) *using {
+	u := &using{version: version}
+	u.ctx, u.end = context.WithCancel(c.stopping)
+	c.settings.mu.Lock()
+	c.settings.now = u
+	c.settings.mu.Unlock()
+	return u
+}
+
 // renew makes the desk another worker.
 func (d *desk) renew() {
 	d.t.Helper()
 	now := time.Now()
 	l := newLease(now, time.Hour)
 	l.renewed(now, now)
-	if err := d.queue.run(context.Background(), "lease", l.worker, "new").Err(); err != nil {
+	if err := d.queue.run(context.Background(), "lease", l.worker, "new", "").Err(); err != nil {
 		d.t.Fatal(err)
 	}
 	d.lease.Store(l)

@@ -233,7 +233,7 @@ func TestLoweredConcurrencyBindsWhatBegins(t *testing.T) {
 	for _, turn := range turns {
 		open = append(open, turn.Next(nil))
 	}
-	version, err := q.SetProvider(t.Context(), ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: account, Concurrency: 2}, "salt", "lowered")
+	version, err := declare(t, q, ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: account, Concurrency: 2}, "salt", "lowered")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -352,27 +352,31 @@ func TestMailOfATurnThatPanicsInNextIsNotStuck(t *testing.T) {
 	}
 }
 
-// With -race: turns that are fetched while Run waits for the last of them.
+// With -race: turns that are fetched while Run waits for the last of them, and while other settings are loaded.
 func TestStoppingDoesNotRaceWithTurnsThatBegin(t *testing.T) {
 	q := open(t, queuetest.Start(t).Client)
-	version := activate(t, q, 3)
+	activate(t, q, 3)
 	for i := range 8 {
 		began := make(chan struct{}, 1000)
-		c := q.NewConsumer(ConsumerOptions{ProviderVersion: version, CheckInterval: time.Millisecond, Grace: 5 * time.Second,
+		c := q.NewConsumer(ConsumerOptions{CheckInterval: time.Millisecond, Grace: 5 * time.Second,
 			Handle: func(_ context.Context, turn *Turn) {
 				for a := turn.Next(nil); a != nil; a = turn.Next(delivered(a)) {
 					began <- struct{}{}
 				}
 			}})
+		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
-		go func() { done <- c.Run(context.Background()) }()
+		go func() { done <- c.Run(ctx) }()
 		enqueueBatch(t, q, batch(mail.Report, 30))
 		<-began
-		var err error
-		if version, err = q.SetProvider(t.Context(), ActiveProvider{Keying: ByAccount, Account: account, Concurrency: 3}, "s", string(rune('a'+i))); err != nil {
+		if _, err := declare(t, q, ActiveProvider{Keying: ByAccount, Account: account, Concurrency: 3}, "s", string(rune('a'+i))); err != nil {
 			t.Fatal(err)
 		}
-		<-done
+		<-began
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -149,7 +149,13 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge(oldestDesc, age, string(k))
 	}
-	c.collectMailboxes(ctx, gauge)
+	s, err := c.q.state(ctx, "")
+	if err != nil {
+		c.q.log.Warn("metrics of mailboxes can't be read", "error", err)
+		return
+	}
+	c.collectMailboxes(s, gauge)
+	c.collectProvider(ctx, counts, s, gauge)
 }
 
 func contextForScrape() (context.Context, context.CancelFunc) {

@@ -275,7 +275,7 @@ func (m *model) began(rt *rapid.T, turn *Turn, a *Attempt) {
 	if m.people[a.MessageID] != len(a.Message.Recipients()) {
 		rt.Fatalf("%s has %d recipients, want %d", a.MessageID, len(a.Message.Recipients()), m.people[a.MessageID])
 	}
-	m.open[turn], m.underway[a.MessageID], m.versions[turn] = a, a, m.options.ProviderVersion
+	m.open[turn], m.underway[a.MessageID], m.versions[turn] = a, a, m.settings.current().version
 }
 
 func (m *model) begin(rt *rapid.T) {

@@ -279,7 +279,7 @@ func (m *model) nothingLeft(rt *rapid.T) {
 	m.dispatchTurns(rt)
 	left := slices.DeleteFunc(m.leftover(""), func(key string) bool {
 		if name := strings.TrimPrefix(key, m.queue.prefix); !strings.HasPrefix(name, "k:") {
-			return slices.Contains([]string{"provider", "workers", "wake", "counts", "senior"}, name)
+			return slices.Contains([]string{"provider", "workers", "sends", "audit", "wake", "counts", "senior"}, name)
 		}
 		fields, _ := m.server.HKeys(key)
 		return slices.Equal(fields, []string{"served"})

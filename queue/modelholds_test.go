@@ -253,13 +253,13 @@ func (m *model) operator(rt *rapid.T) {
 	}
 	scope := rapid.SampledFrom(some).Draw(rt, "scope")
 	if d := rapid.SampledFrom([]time.Duration{0, time.Second, time.Minute}).Draw(rt, "pause"); d > 0 {
-		until, err := m.queue.Pause(context.Background(), scope, d, "asked", "ada")
+		until, err := m.queue.Pause(context.Background(), scope, d, "asked", Author{Name: "ada"})
 		m.must(rt, err)
 		m.hush.forget(scope, now)
 		m.hush.pauses[scope] = until.UnixMilli()
 		return
 	}
-	_, err := m.queue.Resume(context.Background(), scope)
+	_, err := m.queue.Resume(context.Background(), scope, Author{Name: "ada"})
 	m.must(rt, err)
 	delete(m.hush.pauses, scope)
 	delete(m.hush.holds, scope)

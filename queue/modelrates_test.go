@@ -135,9 +135,9 @@ func (m *model) combine() {
 		for run := range runs {
 			var calls []*nextCall
 			for _, w := range waiting {
-				calls = append(calls, &nextCall{args: w.args, done: make(chan struct{})})
+				calls = append(calls, &nextCall{args: w.args, using: w.using, done: make(chan struct{})})
 			}
-			m.callNext(m.hard, calls)
+			m.callAll(m.hard, calls)
 			for i, w := range waiting {
 				if w.answer, w.err = calls[i].answer, calls[i].err; w.err == nil {
 					m.rate.handled = append(m.rate.handled, handled{fmt.Sprint(w.args[0]), fmt.Sprint(w.args[7]), fmt.Sprint(w.args[5]), run > 0, w.answer})
@@ -195,7 +195,7 @@ func (m *model) next(rt *rapid.T, turn *Turn, last *Settlement) {
 // nextAll goes on with several turns, whose calls share a run of next.lua.
 func (m *model) nextAll(rt *rapid.T, turns []*Turn, last []*Settlement) {
 	r := m.rate
-	m.options.ProviderVersion = cmp.Or(m.versions[turns[0]], m.process)
+	m.assume(cmp.Or(m.versions[turns[0]], m.process))
 	settles := map[string]*Settlement{}
 	for _, s := range last {
 		if s == nil {
@@ -252,7 +252,7 @@ func (m *model) quiet(rt *rapid.T, settles map[string]*Settlement) {
 				rt.Fatalf("%s is %s by an attempt from before it was requeued", s.Attempt.MessageID, end)
 			}
 			if c.answer.settled != "late" && c.answer.settled != "known" {
-				m.hush.settled(s, active, c.key, m.senders[s.Attempt.MessageID], m.options.ProviderVersion, now)
+				m.hush.settled(s, active, c.key, m.senders[s.Attempt.MessageID], s.Attempt.Version, now)
 			} else if !m.gone[s.Attempt.ID] {
 				rt.Fatalf("the outcome of %s counts as %s", s.Attempt.MessageID, c.answer.settled)
 			}
@@ -402,7 +402,7 @@ func (m *model) limits(rt *rapid.T) {
 	for scope, n := range m.unitsOut() {
 		r.most[scope] = n
 	}
-	version, err := m.queue.SetProvider(context.Background(), r.active, "s", string(r.active.Keying)+r.active.Account)
+	version, err := m.queue.DeclareProvider(context.Background(), &r.active, "s", string(r.active.Keying)+r.active.Account, "here")
 	m.must(rt, err)
 	m.hush.changed(version, r.active, m.server.now.UnixMilli())
 }

@@ -8,8 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
+	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/throttle"
 )
 
@@ -41,6 +40,209 @@ type ActiveProvider struct {
 	AllLimits      []throttle.Limit
 	// Upload says how the provider takes content; nil: all of a message in one request.
 	Upload *Upload
+	// Senders are who may be the sender of what is accepted, beside the provider's own; none: everybody.
+	Senders mail.Senders
+	// Shown is whatever describes the settings to people, without secrets: it is kept as it is, and given back as it is.
+	Shown string
+}
+
+// fields are an active provider's fields in Redis: of the settings, and of what changes without ending an attempt.
+func (p *ActiveProvider) fields() (settings, limits []any) {
+	all := ""
+	if p.AllConcurrency > 0 {
+		all = strconv.Itoa(p.AllConcurrency)
+	}
+	return []any{"kind", p.Kind, "mode", string(p.Keying), "key", strings.ToLower(p.Account), "sender", strings.ToLower(p.Sender)},
+		[]any{"concurrency", strconv.Itoa(max(1, p.Concurrency)), "limits", throttle.Encode(p.Limits),
+			"all_concurrency", all, "all_limits", throttle.Encode(p.AllLimits), "upload", p.Upload.encode(),
+			"senders", strings.Join(p.Senders, " "), "shown", p.Shown}
+}
+
+// Source says where the active settings come from.
+type Source string
+
+// The sources.
+const (
+	// FromFile: a process's configuration file. Nobody else may change them while it runs.
+	FromFile Source = "file"
+	// FromAPI: an administrator.
+	FromAPI Source = "api"
+)
+
+// NoProvider is Provider.Kind if none is active.
+const NoProvider = "none"
+
+// Provider is what is known of the active settings.
+type Provider struct {
+	// Kind is "none", "smtp" or "microsoft365".
+	Kind string
+	// Version is what attempts begin for; "" if no provider is active. Number is the part of it that grows, ID the random one.
+	Version, ID string
+	Number      int
+	// Source, By and Since say who made them the active ones, and when. By is "" of a file's.
+	Source Source
+	By     string
+	Since  time.Time
+	// Shown describes them to people; Sealed is what ActivateProvider was given, "" of a file's.
+	Shown, Sealed string
+	// Fingerprint and Salt tell a file's settings apart.
+	Fingerprint, Salt string
+	// Declared says that a process runs whose configuration file has settings.
+	Declared bool
+	// Sender is the provider's own.
+	Sender string
+}
+
+// Errors of changing the provider. Match with errors.Is.
+var (
+	// ErrProviderDeclared: a configuration file has the settings.
+	ErrProviderDeclared = errors.New("queue: the provider is set in the configuration file of a process that runs: change it there")
+	// ErrProviderChanged: other settings have become the active ones than were expected.
+	ErrProviderChanged = errors.New("queue: other settings of the provider have become the active ones meanwhile")
+)
+
+// Provider tells of the active settings.
+func (q *Queue) Provider(ctx context.Context) (*Provider, error) {
+	pipe := q.redis.Pipeline()
+	fields := pipe.HGetAll(ctx, q.key("provider"))
+	declared := pipe.Exists(ctx, q.key("declared"))
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, fmt.Errorf("queue: provider: %w", err)
+	}
+	f := fields.Val()
+	p := &Provider{Kind: f["kind"], Version: f["version"], ID: f["id"], Number: atoi(f["number"]), Source: Source(f["source"]), By: f["by"],
+		Since: unixMilli(f["since"]), Shown: f["shown"], Sealed: f["sealed"], Fingerprint: f["fingerprint"], Salt: f["salt"],
+		Declared: declared.Val() == 1, Sender: f["sender"]}
+	if p.Version == "" {
+		p.Kind = NoProvider
+	}
+	return p, nil
+}
+
+// NewProviderID makes the random part of a version, for ProviderChange.
+func NewProviderID() string { return token(12) }
+
+// NewProviderSalt makes a salt for fingerprints of settings.
+func NewProviderSalt() string { return token(20) }
+
+// declaredFor is how long a declaration lasts that is not repeated: when the last process with settings in its file has gone, they
+// can be changed again.
+const declaredFor = time.Minute
+
+// DeclareProvider makes a configuration file's settings the active ones, unless they are (the fingerprint tells), and gives their
+// version. From then on no attempt begins for any other. The fingerprint must not give secrets away to somebody who reads Redis.
+// Limits, senders and what is shown are no part of what it tells apart: they change for everybody at once, and end no attempt. A
+// nil p declares that there is to be no provider; host is where the file is, for the audit. Call KeepDeclared every DeclareInterval.
+func (q *Queue) DeclareProvider(ctx context.Context, p *ActiveProvider, salt, fingerprint, host string) (version string, err error) {
+	settings, limits := []any{"kind", NoProvider}, []any(nil)
+	if p != nil {
+		settings, limits = p.fields()
+	} else {
+		salt, fingerprint = "", ""
+	}
+	settings = append(settings, "source", string(FromFile), "by", "", "salt", salt, "fingerprint", fingerprint)
+	entry := AuditEntry{From: host, Action: "provider.set", Target: NoProvider, Detail: "from the configuration file"}
+	if p != nil {
+		entry.Target = p.Kind
+	}
+	return q.setProvider(ctx, "declare", NewProviderID(), fingerprint, settings, limits, "", &entry)
+}
+
+// KeepDeclared says that this process's configuration file still has settings.
+func (q *Queue) KeepDeclared(ctx context.Context) error {
+	if err := q.redis.Set(ctx, q.key("declared"), "1", declaredFor).Err(); err != nil {
+		return fmt.Errorf("queue: provider: %w", err)
+	}
+	return nil
+}
+
+// DeclareInterval is how often a process with settings in its file says so.
+const DeclareInterval = declaredFor / 4
+
+// ProviderChange replaces the active settings.
+type ProviderChange struct {
+	// ID is of NewProviderID, or that of the active settings if nothing changes but limits, senders and what is shown: then no
+	// attempt ends.
+	ID string
+	// Expected is the version that is to be replaced, "" if none is active: if another one is, nothing changes.
+	Expected string
+	// Provider is the new one; nil for none.
+	Provider *ActiveProvider
+	// Sealed are the settings, for whoever can open them: see Provider.Sealed.
+	Sealed string
+	// Refused, if it is not nil, is what the settings met when they were tried: everything is held for Hold from the start, and
+	// one message is tried then, at intervals that grow up to HoldMax.
+	Refused       *mail.Outcome
+	Reason        string
+	Hold, HoldMax time.Duration
+	// Entry goes into the audit; its By is who changes the settings.
+	Entry AuditEntry
+}
+
+// ActivateProvider makes settings the active ones and gives their version. What was kept of the former ones is gone when it
+// returns, and no attempt begins with them; Underway tells of those that began before. ErrProviderDeclared, ErrProviderChanged.
+func (q *Queue) ActivateProvider(ctx context.Context, c ProviderChange) (version string, err error) {
+	what, settings, limits := "clear", []any{"kind", NoProvider}, []any(nil)
+	if c.Provider != nil {
+		what = "activate"
+		settings, limits = c.Provider.fields()
+		settings = append(settings, "sealed", c.Sealed)
+	}
+	refusal := ""
+	if c.Refused != nil {
+		led := *c.Refused
+		led.Reply = "" // as of every hold
+		refusal = strings.Join([]string{strconv.FormatInt(c.Hold.Milliseconds(), 10), strconv.FormatInt(c.HoldMax.Milliseconds(), 10), c.Reason,
+			historyLine("", []int{0}, []mail.Outcome{led})[1:]}, "\t")
+	}
+	settings = append(settings, "source", string(FromAPI), "by", oneLine(c.Entry.By))
+	return q.setProvider(ctx, what, c.ID, c.Expected, settings, limits, refusal, &c.Entry)
+}
+
+// ResealProvider replaces the seal of the active settings and nothing else. ErrProviderDeclared, ErrProviderChanged.
+func (q *Queue) ResealProvider(ctx context.Context, p *Provider, sealed string, entry AuditEntry) error {
+	_, err := q.setProvider(ctx, "reseal", p.ID, p.Version, []any{"sealed", sealed}, nil, "", &entry)
+	return err
+}
+
+func (q *Queue) setProvider(ctx context.Context, what, id, expected string, settings, limits []any, refusal string, entry *AuditEntry) (string, error) {
+	noted, err := entry.encode()
+	if err != nil {
+		return "", err
+	}
+	args := []any{what, id, expected, declaredFor.Milliseconds(), refusal, noted, len(settings)}
+	answer, err := q.run(ctx, "provider", append(append(args, settings...), limits...)...).StringSlice()
+	if err != nil {
+		return "", fmt.Errorf("queue: provider: %w", err)
+	}
+	q.known.forget()
+	q.recent.forget()
+	switch {
+	case answer[0] == "declared":
+		return "", ErrProviderDeclared
+	case answer[0] == "changed":
+		return "", ErrProviderChanged
+	}
+	return answer[1], nil
+}
+
+// Underway waits until no attempt is left that began before the active settings became so, or ctx ends; it gives how many are left.
+func (q *Queue) Underway(ctx context.Context) (int, error) {
+	left := -1
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, 250*time.Millisecond) {
+		n, err := q.run(ctx, "older").Int()
+		switch {
+		case err == nil && n == 0:
+			return 0, nil
+		case err == nil:
+			left = n
+		case ctx.Err() == nil || left < 0:
+			return 0, fmt.Errorf("queue: attempts of former settings: %w", err)
+		}
+		if pause(ctx, wait) != nil {
+			return left, nil
+		}
+	}
 }
 
 // Upload is what a message costs at a provider that takes a large one in several requests: one to begin it and one to send it, two
@@ -84,44 +286,4 @@ func (u *Upload) costOf(recipients, bytes, files int) throttle.Cost {
 		cost.Requests = 2 + 2*int64(files) + (int64(bytes)+u.PartBytes-1)/u.PartBytes
 	}
 	return cost
-}
-
-// ProviderSalt gives the salt for fingerprints of provider settings; a new one if none are active.
-func (q *Queue) ProviderSalt(ctx context.Context) (string, error) {
-	salt, err := q.redis.HGet(ctx, q.key("provider"), "salt").Result()
-	if err == nil && salt != "" {
-		return salt, nil
-	}
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return "", fmt.Errorf("queue: provider: %w", err)
-	}
-	return token(20), nil
-}
-
-// SetProvider makes settings the active ones, unless they are (the fingerprint tells), and gives their version. From then
-// on no attempt begins for any other version. The fingerprint must not give secrets away to somebody who reads Redis. Concurrency
-// and limits are no part of what it tells apart: they change for everybody at once, and end no attempt.
-func (q *Queue) SetProvider(ctx context.Context, p ActiveProvider, salt, fingerprint string) (version string, err error) {
-	settings := []any{"salt", salt, "kind", p.Kind, "mode", string(p.Keying), "key", strings.ToLower(p.Account),
-		"sender", strings.ToLower(p.Sender), "since", time.Now().UnixMilli()}
-	all := ""
-	if p.AllConcurrency > 0 {
-		all = strconv.Itoa(p.AllConcurrency)
-	}
-	limits := []any{"concurrency", strconv.Itoa(max(1, p.Concurrency)), "limits", throttle.Encode(p.Limits),
-		"all_concurrency", all, "all_limits", throttle.Encode(p.AllLimits), "upload", p.Upload.encode()}
-	args := append([]any{fingerprint, token(12), len(settings)}, settings...)
-	version, err = q.run(ctx, "provider", append(args, limits...)...).Text()
-	if err != nil {
-		return "", fmt.Errorf("queue: provider: %w", err)
-	}
-	return version, nil
-}
-
-// ClearProvider leaves no provider active: mail is accepted and waits.
-func (q *Queue) ClearProvider(ctx context.Context) error {
-	if err := q.redis.Del(ctx, q.key("provider")).Err(); err != nil {
-		return fmt.Errorf("queue: clear provider: %w", err)
-	}
-	return nil
 }

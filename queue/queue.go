@@ -60,7 +60,7 @@ type Queue struct {
 	options Options
 	log     *slog.Logger
 	metrics *metrics
-	known   knownLimits
+	known   known
 	recent  recent
 }
 

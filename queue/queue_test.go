@@ -37,10 +37,32 @@ func open(t *testing.T, client redis.UniversalClient) *Queue {
 	return q
 }
 
+// declare makes settings the active provider's.
+func declare(t *testing.T, q *Queue, p ActiveProvider, salt, fingerprint string) (string, error) {
+	t.Helper()
+	return q.DeclareProvider(t.Context(), &p, salt, fingerprint, "here")
+}
+
+func clearProvider(t *testing.T, q *Queue) error {
+	t.Helper()
+	_, err := q.DeclareProvider(t.Context(), nil, "", "", "here")
+	return err
+}
+
+// loads is the Load of a process that has the settings of one version.
+func loads(version string) func(context.Context, *Provider) (Loaded, error) {
+	return func(_ context.Context, p *Provider) (Loaded, error) {
+		if p.Version != version && p.Version != "" {
+			return Loaded{}, errors.New("other settings")
+		}
+		return Loaded{}, nil
+	}
+}
+
 // activate makes an account of the given concurrency the active provider.
 func activate(t *testing.T, q *Queue, concurrency int) string {
 	t.Helper()
-	version, err := q.SetProvider(t.Context(), ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: "mail.example.com:587", Concurrency: concurrency}, "salt", "fingerprint")
+	version, err := declare(t, q, ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: "mail.example.com:587", Concurrency: concurrency}, "salt", "fingerprint")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +93,7 @@ func delivered(a *Attempt) *Settlement {
 // consume runs a consumer whose handler settles each attempt by settle, until the test ends.
 func consume(t *testing.T, q *Queue, version string, settle func(*Attempt) *Settlement) *Consumer {
 	t.Helper()
-	c := q.NewConsumer(ConsumerOptions{ProviderVersion: version, CheckInterval: 5 * time.Millisecond, Grace: time.Second,
+	c := q.NewConsumer(ConsumerOptions{Load: loads(version), CheckInterval: 5 * time.Millisecond, Grace: time.Second,
 		Handle: func(ctx context.Context, turn *Turn) {
 			var last *Settlement
 			for a := turn.Next(nil); a != nil; a = turn.Next(last) {

@@ -145,14 +145,17 @@ func (r *record) item() (*item, error) {
 	return it, nil
 }
 
-// doubtful reports whether nobody knows what became of an earlier attempt.
-func (r *record) doubtful() bool {
+// doubtful gives when the first attempt began of which nobody knows what became; zero if there is none.
+func (r *record) doubtful() time.Time {
 	if !strings.Contains(r.history, ";u;") {
-		return false
+		return time.Time{}
 	}
-	return slices.ContainsFunc(parseHistory(r.history, time.Time{}), func(a AttemptReport) bool {
-		return slices.ContainsFunc(a.Outcomes, func(o OutcomeReport) bool { return o.Class == mail.Unknown.String() })
-	})
+	for _, a := range parseHistory(r.history, time.Time{}) {
+		if slices.ContainsFunc(a.Outcomes, func(o OutcomeReport) bool { return o.Class == mail.Unknown.String() }) {
+			return a.Begun
+		}
+	}
+	return time.Time{}
 }
 
 func (r *record) attempts() int { return atoi(r.head[headAttempts]) }

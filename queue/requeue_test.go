@@ -24,7 +24,7 @@ func failMany(t *testing.T, q *Queue, n int) (b BatchReceipt, version string) {
 	p := ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: account, Concurrency: 1}
 	b = enqueueBatch(t, q, batch(mail.Report, n))
 	p.Limits = []throttle.Limit{{Name: throttle.UploadBytes, Max: 1, Window: time.Minute}}
-	version, err := q.SetProvider(t.Context(), p, "salt", "fingerprint")
+	version, err := declare(t, q, p, "salt", "fingerprint")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +35,7 @@ func failMany(t *testing.T, q *Queue, n int) (b BatchReceipt, version string) {
 		t.Fatalf("%d failed, want %d", got, n)
 	}
 	p.Limits = nil
-	if _, err = q.SetProvider(t.Context(), p, "salt", "fingerprint"); err != nil {
+	if _, err = declare(t, q, p, "salt", "fingerprint"); err != nil {
 		t.Fatal(err)
 	}
 	return b, version

@@ -42,8 +42,9 @@ func (c *Consumer) sweepOnce(ctx context.Context) error {
 // sweepTurns ends turns and attempts of dead workers and attempts past their deadline.
 func (c *Consumer) sweepTurns(ctx context.Context) error {
 	m := c.queue.metrics
+	u := c.settings.current()
 	policy := func(k mail.Kind) string {
-		if p := c.options.OnUnknown[k]; p != "" && !c.options.Verifies {
+		if p := c.options.OnUnknown[k]; p != "" && (u == nil || !u.loaded.Verifies) {
 			return string(p)
 		}
 		return string(Resend)

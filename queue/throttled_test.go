@@ -26,7 +26,7 @@ func choose(t *testing.T, q *Queue, p ActiveProvider) string {
 	if p.Keying == "" {
 		p.Keying = ByAccount
 	}
-	version, err := q.SetProvider(t.Context(), p, "salt", "of "+string(p.Keying))
+	version, err := declare(t, q, p, "salt", "of "+string(p.Keying))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +74,7 @@ func (d *desk) lookAll(c *clock) []*Turn {
 // ask makes a turn's next call, and gives what next.lua says.
 func (d *desk) ask(turn *Turn, last *Settlement) *nextAnswer {
 	d.t.Helper()
-	answer, err := turn.call(last, d.lease.Load(), token(12))
+	answer, err := turn.call(last, d.lease.Load(), d.settings.current(), token(12))
 	if err != nil {
 		d.t.Fatal(err)
 	}
@@ -445,7 +445,7 @@ func TestATurnOfAFormerProviderTakesNothing(t *testing.T) {
 	if len(former) != 1 {
 		t.Fatalf("%d turns", len(former))
 	}
-	d.options.ProviderVersion = choose(t, q, ActiveProvider{Concurrency: 1, Limits: limit(throttle.Messages, 1)})
+	d.assume(choose(t, q, ActiveProvider{Concurrency: 1, Limits: limit(throttle.Messages, 1)}))
 	if former[0].Next(nil) != nil {
 		t.Error("a message began under another key's limits")
 	}
@@ -547,12 +547,12 @@ func TestALookWhoseAnswerWasLostKeepsItsUnit(t *testing.T) {
 	}
 	choose(t, q, ActiveProvider{Concurrency: 3, Limits: limit(throttle.Messages, 9)})
 	turn, attempt := d.look(), token(12)
-	first, err := turn.call(nil, d.lease.Load(), attempt)
+	first, err := turn.call(nil, d.lease.Load(), d.settings.current(), attempt)
 	if err != nil || first.what != "attempt" {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	choose(t, q, ActiveProvider{Concurrency: 1, Limits: limit(throttle.Messages, 9)})
-	again, err := turn.call(nil, d.lease.Load(), attempt)
+	again, err := turn.call(nil, d.lease.Load(), d.settings.current(), attempt)
 	if err != nil || again.what != "attempt" || again.message != first.message || again.unit != first.unit {
 		t.Errorf("%+v, then %+v, %v", first, again, err)
 	}

@@ -54,12 +54,18 @@ type Attempt struct {
 	// Doubtful says that nobody knows whether an earlier attempt handed the message over. A provider that can tell is to be asked
 	// before it is sent again.
 	Doubtful bool
+	// Former says that a doubtful attempt was for other settings than the active ones: that their provider knows nothing of it tells
+	// nothing.
+	Former bool
+	// Version is that of the settings that the attempt began for.
+	Version string
 	// Now is Redis's time when the attempt began; Since when the message could have gone: accepted, or send_at or
 	// the last requeue if later.
 	Now, Since time.Time
 
 	marks    string
 	turn     *Turn
+	using    *using
 	onLine   bool // it has the line already
 	passed   bool // it waited too long for the line: as if it had never begun
 	lease    *lease
@@ -67,6 +73,15 @@ type Attempt struct {
 	deadline time.Time // when others take it for lost
 	twice    bool      // its record is marked a second time, before the point of no return
 	fenced   bool      // its point of no return may have been passed
+}
+
+// Context ends when the attempt is to be handed back unless it has passed its point of no return: when the process stops, or other
+// settings have become active.
+func (a *Attempt) Context() context.Context {
+	if a.using == nil {
+		return context.Background() // the zero Attempt
+	}
+	return a.using.ctx
 }
 
 // Refused reports whether an earlier attempt was refused for good by a recipient.
@@ -132,8 +147,11 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 		if !stopping && l.live(time.Now()) {
 			attempt = token(12)
 		}
-		asked := time.Now()
-		answer, err := t.call(last, l, attempt)
+		asked, u := time.Now(), c.settings.current()
+		if last != nil {
+			u = last.Attempt.using // it may tell something of those settings alone
+		}
+		answer, err := t.call(last, l, u, attempt)
 		if err != nil {
 			return nil // the process ends; what is open stays marked in its record
 		}
@@ -148,7 +166,7 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 		switch answer.what {
 		case "attempt":
 			// Open from here on: a panic while it is prepared, or settled, must not leave its record without a unit.
-			t.open = &Attempt{ID: attempt, MessageID: answer.message, turn: t, lease: l, begun: asked, deadline: asked.Add(c.options.AttemptTimeout)}
+			t.open = &Attempt{ID: attempt, MessageID: answer.message, turn: t, lease: l, using: u, begun: asked, deadline: asked.Add(c.options.AttemptTimeout)}
 			t.unit = answer.unit
 			if t.begun++; t.begun == 2 && answer.ahead && t.more != nil {
 				t.more()
@@ -170,7 +188,7 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 				c.queue.metrics.turns.WithLabelValues("over").Inc()
 			}
 			if answer.what == "version" {
-				c.outdated()
+				c.settings.outdated(u)
 			}
 		}
 	}
@@ -206,7 +224,7 @@ func (a *nextAnswer) count(last *Settlement, m *metrics) {
 }
 
 // call runs next.lua until Redis answers. The arguments stay the same, so it does not matter which of the calls arrived.
-func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, error) {
+func (t *Turn) call(last *Settlement, l *lease, u *using, attempt string) (*nextAnswer, error) {
 	c := t.consumer
 	args := append(make([]any, 0, nextFields), t.key, t.unit, t.id, t.run, l.worker, attempt)
 	if last != nil {
@@ -215,7 +233,7 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "", "", "")
 	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		answer, err := c.next(args)
+		answer, err := c.next(args, u)
 		if err == nil {
 			if c.away.Swap(false) {
 				c.log.Info("Redis is back; what attempts came to is stored")
@@ -236,7 +254,7 @@ func (t *Turn) call(last *Settlement, l *lease, attempt string) (*nextAnswer, er
 
 // settleOnly stores an outcome although the turn is over, as happens when a message could not be opened at its end.
 func (t *Turn) settleOnly(last *Settlement) {
-	_, _ = t.call(last, t.consumer.lease.Load(), "")
+	_, _ = t.call(last, t.consumer.lease.Load(), last.Attempt.using, "")
 }
 
 // hand gives another hand of the same turn.
@@ -379,7 +397,11 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	a.marks = r.head[headMarks]
 	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
 	a.Kept = r.head[headKept]
-	a.twice, a.Doubtful = t.consumer.options.OnUnknown[a.Kind] == Hold, r.doubtful()
+	a.twice = t.consumer.options.OnUnknown[a.Kind] == Hold
+	a.Version = a.using.version
+	if begun := r.doubtful(); !begun.IsZero() {
+		a.Doubtful, a.Former = true, !begun.After(a.using.since)
+	}
 	a.Retried = r.history != ""
 	it, err := r.item()
 	if err != nil {
@@ -388,7 +410,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	addresses = len(it.To) + len(it.Cc) + len(it.Bcc)
 	if answer.owner == answer.message && answer.bytes > largeBytes {
 		// Of what is large one at a time is in memory for each unit.
-		if _, err := a.Line(t.consumer.stopping); err != nil {
+		if _, err := a.Line(a.Context()); err != nil {
 			return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
 		}
 	}

@@ -2,7 +2,6 @@ package queue
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -269,7 +268,7 @@ func TestTheProvidersOwnTimeLengthensAHold(t *testing.T) {
 
 func TestHeldMailboxLeavesOthersAlone(t *testing.T) {
 	q, _ := onClock(t)
-	version, err := q.SetProvider(t.Context(), ActiveProvider{Kind: "microsoft365", Keying: ByMailbox, Sender: "own@example.com", Concurrency: 1}, "salt", "mailboxes")
+	version, err := declare(t, q, ActiveProvider{Kind: "microsoft365", Keying: ByMailbox, Sender: "own@example.com", Concurrency: 1}, "salt", "mailboxes")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,23 +305,29 @@ func TestNoAttemptBeginsUnderOldSettings(t *testing.T) {
 	q := open(t, queuetest.Start(t).Client)
 	version := activate(t, q, 1)
 	began, goOn := make(chan *Attempt, 10), make(chan struct{})
-	c := q.NewConsumer(ConsumerOptions{ProviderVersion: version, CheckInterval: 5 * time.Millisecond, Grace: 5 * time.Second,
+	c := q.NewConsumer(ConsumerOptions{CheckInterval: 5 * time.Millisecond, Grace: 5 * time.Second,
 		Handle: func(_ context.Context, turn *Turn) {
 			for a := turn.Next(nil); a != nil; a = turn.Next(delivered(a)) {
 				began <- a
 				<-goOn
 			}
 		}})
+	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- c.Run(context.Background()) }()
+	go func() { done <- c.Run(ctx) }()
 	b := enqueueBatch(t, q, batch(mail.Report, 3))
-	<-began
-	if err := q.ClearProvider(t.Context()); err != nil {
+	if a := <-began; a.Version != version {
+		t.Errorf("the attempt began for %q, want %q", a.Version, version)
+	}
+	if err := clearProvider(t, q); err != nil {
 		t.Fatal(err)
 	}
-	close(goOn)
-	if err := <-done; !errors.Is(err, ErrProviderChanged) {
-		t.Errorf("Run: %v, want ErrProviderChanged", err)
+	if n, err := q.run(t.Context(), "older").Int(); err != nil || n != 1 {
+		t.Errorf("%d attempts are left of the former settings, %v; want 1", n, err)
+	}
+	goOn <- struct{}{}
+	if n, err := q.Underway(t.Context()); err != nil || n != 0 {
+		t.Errorf("%d attempts are left, %v", n, err)
 	}
 	if len(began) != 0 {
 		t.Error("an attempt began under old settings")
@@ -331,27 +336,24 @@ func TestNoAttemptBeginsUnderOldSettings(t *testing.T) {
 	if err != nil || s.Delivered != 1 || s.Open != 2 {
 		t.Errorf("batch: %+v, %v; what was under way is settled, the rest waits", s, err)
 	}
-	// A switch of provider moves no message: the next process goes on.
+	// A switch of provider moves no message: the process goes on with the next.
 	settings := ActiveProvider{Kind: "smtp", Keying: ByAccount, Account: "other.example.com:25", Concurrency: 1}
-	other, err := q.SetProvider(t.Context(), settings, "salt", "other")
+	other, err := declare(t, q, settings, "salt", "other")
 	if err != nil || other == version {
 		t.Fatalf("version %q, %v", other, err)
 	}
-	if same, err := q.SetProvider(t.Context(), settings, "salt", "other"); err != nil || same != other {
+	if same, err := declare(t, q, settings, "salt", "other"); err != nil || same != other {
 		t.Errorf("the same settings again: version %q, %v; want %q", same, err, other)
 	}
-	if turn := sitDown(t, q, version, nil).turn(); turn.Next(nil) != nil {
-		t.Error("an attempt began under old settings")
-	}
-	d := sitDown(t, q, other, nil)
-	n := 0
-	for _, turn := range d.turns() {
-		for a := turn.Next(nil); a != nil; a = turn.Next(delivered(a)) {
-			n++
+	for range 2 {
+		if a := <-began; a.Version != other {
+			t.Errorf("the attempt began for %q, want %q", a.Version, other)
 		}
+		goOn <- struct{}{}
 	}
-	if n != 2 {
-		t.Errorf("%d went by the new provider, want 2", n)
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
@@ -361,7 +363,7 @@ func TestWithoutProviderMailWaits(t *testing.T) {
 	d := sitDown(t, q, version, nil)
 	enqueueBatch(t, q, batch(mail.Report, 2))
 	turns := d.turns()
-	if err := q.ClearProvider(t.Context()); err != nil {
+	if err := clearProvider(t, q); err != nil {
 		t.Fatal(err)
 	}
 	if turns[0].Next(nil) != nil {

@@ -4,19 +4,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
 )
 
 // metrics of attempts, of this process.
 type metrics struct {
 	// attempts: postroom_attempts_total{provider,class}. Alert on configuration, and on unknown growing.
-	attempts map[mail.Class]prometheus.Counter
+	attempts *prometheus.CounterVec
 	// duration: postroom_attempt_duration_seconds{provider}, from rendering to the last reply.
-	duration prometheus.Observer
+	duration *prometheus.HistogramVec
 	// latency: postroom_delivery_latency_seconds{kind}, from acceptance (or send_at, if later) to the provider's yes.
 	latency map[mail.Kind]prometheus.Observer
 }
 
-func newMetrics(r prometheus.Registerer, providerKind string) *metrics {
+func newMetrics(r prometheus.Registerer) *metrics {
 	attempts := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "postroom_attempts_total", Help: "Attempts to hand a message over, by what they came to.",
 	}, []string{"provider", "class"})
@@ -28,12 +29,12 @@ func newMetrics(r prometheus.Registerer, providerKind string) *metrics {
 		Name: "postroom_delivery_latency_seconds", Help: "Time from acceptance, or send_at if later, to delivery.",
 		Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15, 60, 300, 900, 3600, 4 * 3600, 24 * 3600},
 	}, []string{"kind"})
-	m := &metrics{
-		attempts: make(map[mail.Class]prometheus.Counter), duration: duration.WithLabelValues(providerKind),
-		latency: make(map[mail.Kind]prometheus.Observer),
-	}
-	for _, c := range mail.Classes() {
-		m.attempts[c] = attempts.WithLabelValues(providerKind, c.String())
+	m := &metrics{attempts: attempts, duration: duration, latency: make(map[mail.Kind]prometheus.Observer)}
+	for _, kind := range []provider.Kind{provider.KindSMTP, provider.KindMicrosoft365} {
+		for _, c := range mail.Classes() {
+			attempts.WithLabelValues(string(kind), c.String())
+		}
+		duration.WithLabelValues(string(kind))
 	}
 	for _, k := range mail.Kinds() {
 		m.latency[k] = latency.WithLabelValues(string(k))

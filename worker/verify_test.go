@@ -53,30 +53,32 @@ func TestDoubtfulMailIsVerifiedBeforeItIsSentAgain(t *testing.T) {
 	const a, b = "ada@example.net", "bob@example.net"
 	for name, test := range map[string]struct {
 		doubtful    bool
+		former      bool
 		policy      queue.UnknownPolicy
 		known, sent string
 		offered     []string
 		want        string
 	}{
-		"not doubtful":                       {false, queue.Hold, "dd", "dd", []string{a, b}, "delivered delivered dd"},
-		"unknown at first, to be held":       {false, queue.Hold, "", "uu", []string{a, b}, "retry unknown uu"},
-		"everybody has it":                   {true, queue.Hold, "dd", "", nil, "delivered delivered dd"},
-		"nobody has it":                      {true, queue.Hold, "tt", "dd", []string{a, b}, "delivered delivered dd"},
-		"one has it":                         {true, queue.Resend, "dt", "d", []string{b}, "delivered delivered dd"},
-		"nobody knows, to be held":           {true, queue.Hold, "uu", "", nil, "failed unknown uu"},
-		"nobody knows, to be sent again":     {true, queue.Resend, "uu", "dd", []string{a, b}, "delivered delivered dd"},
-		"nobody knows once more":             {true, queue.Resend, "uu", "uu", []string{a, b}, "retry unknown uu"},
-		"it can't be asked now":              {true, queue.Resend, "hh", "", nil, "back throttled tt"},
-		"not sent, then unknown, to be held": {true, queue.Hold, "tt", "uu", []string{a, b}, "retry unknown uu"},
+		"not doubtful":                        {false, false, queue.Hold, "dd", "dd", []string{a, b}, "delivered delivered dd"},
+		"unknown at first, to be held":        {false, false, queue.Hold, "", "uu", []string{a, b}, "retry unknown uu"},
+		"everybody has it":                    {true, false, queue.Hold, "dd", "", nil, "delivered delivered dd"},
+		"nobody has it":                       {true, false, queue.Hold, "tt", "dd", []string{a, b}, "delivered delivered dd"},
+		"one has it":                          {true, false, queue.Resend, "dt", "d", []string{b}, "delivered delivered dd"},
+		"nobody knows, to be held":            {true, false, queue.Hold, "uu", "", nil, "failed unknown uu"},
+		"nobody knows, to be sent again":      {true, false, queue.Resend, "uu", "dd", []string{a, b}, "delivered delivered dd"},
+		"nobody knows once more":              {true, false, queue.Resend, "uu", "uu", []string{a, b}, "retry unknown uu"},
+		"of other settings, who has it":       {true, true, queue.Hold, "dd", "", nil, "delivered delivered dd"},
+		"of other settings, to be held":       {true, true, queue.Hold, "tt", "", nil, "failed unknown uu"},
+		"of other settings, to be sent again": {true, true, queue.Resend, "tt", "dd", []string{a, b}, "delivered delivered dd"},
+		"it can't be asked now":               {true, false, queue.Resend, "hh", "", nil, "back throttled tt"},
+		"not sent, then unknown, to be held":  {true, false, queue.Hold, "tt", "uu", []string{a, b}, "retry unknown uu"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := &verifier{known: test.known, sent: test.sent}
-			w := New(Options{Sender: v, OnUnknown: map[mail.Kind]queue.UnknownPolicy{mail.Report: test.policy}})
-			if !w.Verifies() {
-				t.Error("the worker does not say that it verifies")
-			}
+			w := New(Options{OnUnknown: map[mail.Kind]queue.UnknownPolicy{mail.Report: test.policy}})
+			w.use(&active{Active: Active{Sender: v, Provider: "microsoft365"}})
 			m := &mail.Outgoing{From: mail.Address{Address: "own@example.com"}, To: []mail.Address{{Address: a}, {Address: b}}}
-			s := w.attempt(t.Context(), &queue.Attempt{Kind: mail.Report, Message: m, Offered: []int{0, 1}, Doubtful: test.doubtful, Now: first, First: first})
+			s := w.attempt(t.Context(), &queue.Attempt{Kind: mail.Report, Message: m, Offered: []int{0, 1}, Doubtful: test.doubtful, Former: test.former, Now: first, First: first})
 			got := fmt.Sprintf("%s %s ", s.Verdict, s.Class)
 			for _, o := range s.Outcomes {
 				got += o.Class.String()[:1]

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,11 +22,8 @@ import (
 
 // Options say what a worker sends with.
 type Options struct {
-	// Sender hands messages over; Provider is its kind, for metrics ("smtp").
-	Sender   provider.Sender
-	Provider string
-	// From is the provider's own sender, for messages that name none.
-	From mail.Address
+	// Load makes what settings ask for; it is called when they have become the active ones.
+	Load func(context.Context, *queue.Provider) (*Active, error)
 	// Schedules are by kind; a kind without one has DefaultSchedule.
 	Schedules map[mail.Kind]Schedule
 	// OnUnknown is by kind; default queue.Resend.
@@ -41,6 +39,10 @@ type Worker struct {
 	options Options
 	log     *slog.Logger
 	metrics *metrics
+
+	mu     sync.Mutex
+	now    *active // nil: nothing can be sent
+	ending sync.WaitGroup
 }
 
 // New makes a worker; its HandleTurn is for queue.ConsumerOptions.
@@ -48,44 +50,42 @@ func New(o Options) *Worker {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Worker{options: o, log: o.Logger, metrics: newMetrics(o.Registerer, o.Provider)}
+	return &Worker{options: o, log: o.Logger, metrics: newMetrics(o.Registerer)}
 }
 
-// Verifies reports whether the sender can tell what became of doubtful messages: it is for queue.ConsumerOptions.
-func (w *Worker) Verifies() bool {
-	_, verifies := w.options.Sender.(provider.Verifier)
-	return verifies
-}
-
-// HandleTurn sends until the turn is over. When ctx ends, an attempt that has not reached its point of no return is handed
+// HandleTurn sends until the turn is over. When an attempt's context ends that has not reached its point of no return it is handed
 // back, without counting.
-func (w *Worker) HandleTurn(ctx context.Context, t *queue.Turn) {
+func (w *Worker) HandleTurn(_ context.Context, t *queue.Turn) {
 	var last *queue.Settlement
 	for a := t.Next(nil); a != nil; a = t.Next(last) {
-		last = w.attempt(ctx, a)
+		last = w.attempt(a.Context(), a)
 	}
 }
 
 // attempt hands one message over and decides.
 func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlement {
+	by, release := w.acquire(a.Version)
+	if by == nil {
+		return w.back(a, queue.ErrSettingsChanged)
+	}
+	defer release()
 	if m := a.Message; m.From.Address == "" {
 		name := m.From.Name
-		if m.From = w.options.From; name != "" {
+		if m.From = by.From; name != "" {
 			m.From.Name = name
 		}
 	}
 	given := time.Now()
 	leave, err := a.Line(ctx)
-	if errors.Is(err, queue.ErrLineBusy) || errors.Is(err, queue.ErrLineRefused) {
-		w.log.Debug("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", err)
-		return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
+	if errors.Is(err, queue.ErrLineBusy) || errors.Is(err, queue.ErrLineRefused) || errors.Is(err, queue.ErrSettingsChanged) {
+		return w.back(a, err)
 	}
 	begun := time.Now()
 	var outcomes []mail.Outcome
 	onUnknown := w.options.OnUnknown[a.Kind]
 	var used provider.Usage
 	if err == nil {
-		outcomes, err = w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return w.handOver(ctx, a, &onUnknown, &used, fence) })
+		outcomes, err = w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return by.handOver(ctx, a, &onUnknown, &used, fence) })
 	}
 	took := time.Since(begun)
 	if err != nil {
@@ -105,8 +105,14 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	if used != (provider.Usage{}) {
 		s.Used = &throttle.Cost{Messages: int64(used.Messages), Requests: int64(used.Requests), Recipients: int64(used.Recipients), UploadBytes: used.UploadBytes}
 	}
-	w.report(a, s, took, a.Now.Add(time.Since(given)))
+	w.report(by.Provider, a, s, took, a.Now.Add(time.Since(given)))
 	return s
+}
+
+// back hands an attempt back that has not begun in earnest.
+func (w *Worker) back(a *queue.Attempt, why error) *queue.Settlement {
+	w.log.Debug("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", why)
+	return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
 }
 
 // guarded does what hands the message over. A panic is an outcome of this message alone, and an error of ours.
@@ -134,24 +140,29 @@ func (w *Worker) guarded(a *queue.Attempt, do func(fence func() error) ([]mail.O
 
 // handOver offers the message to the recipients who are pending. Of a doubtful one a provider that can tell is asked first who
 // has it. What such a provider does not know of its own attempt it is asked about in the next one: so onUnknown decides only about
-// what it can't tell when it is asked.
-func (w *Worker) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queue.UnknownPolicy, used *provider.Usage, fence func() error) ([]mail.Outcome, error) {
+// what it can't tell when it is asked. Of an attempt for other settings it can only tell that it knows of it.
+func (by *active) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queue.UnknownPolicy, used *provider.Usage, fence func() error) ([]mail.Outcome, error) {
 	all := a.Message.Recipients()
 	d := &provider.Delivery{Message: a.Message, Fence: fence, Retried: a.Retried, Kept: a.Kept, Keep: a.Keep, Used: used}
 	for _, index := range a.Offered {
 		d.Recipients = append(d.Recipients, all[index])
 	}
-	verifier, verifies := w.options.Sender.(provider.Verifier)
+	verifier, verifies := by.Sender.(provider.Verifier)
 	if !verifies {
-		return w.send(ctx, d)
+		return by.send(ctx, d)
 	}
 	if !a.Doubtful {
 		*onUnknown = queue.Resend
-		return w.send(ctx, d)
+		return by.send(ctx, d)
 	}
 	outcomes, err := verifier.Verify(ctx, d)
 	if err != nil {
 		return nil, err
+	}
+	for i, o := range outcomes {
+		if a.Former && o.Cause == mail.NotSent {
+			outcomes[i] = mail.Outcome{Class: mail.Unknown, Step: o.Step, Reply: "It was handed to another provider, or to this one by other settings."}
+		}
 	}
 	var left []int
 	offered := d.Recipients
@@ -170,7 +181,7 @@ func (w *Worker) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queu
 		return outcomes, nil
 	}
 	*onUnknown = queue.Resend
-	sent, err := w.send(ctx, d)
+	sent, err := by.send(ctx, d)
 	if err != nil {
 		return nil, err
 	}
@@ -180,8 +191,8 @@ func (w *Worker) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queu
 	return outcomes, nil
 }
 
-func (w *Worker) send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
-	outcomes, err := w.options.Sender.Send(ctx, d)
+func (by *active) send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	outcomes, err := by.Sender.Send(ctx, d)
 	if err == nil && len(outcomes) != len(d.Recipients) {
 		panic("the sender gave too few outcomes")
 	}
@@ -189,9 +200,9 @@ func (w *Worker) send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome
 }
 
 // report logs one line with fixed keys and counts.
-func (w *Worker) report(a *queue.Attempt, s *queue.Settlement, took time.Duration, ended time.Time) {
-	w.metrics.attempts[s.Class].Inc()
-	w.metrics.duration.Observe(took.Seconds())
+func (w *Worker) report(by string, a *queue.Attempt, s *queue.Settlement, took time.Duration, ended time.Time) {
+	w.metrics.attempts.WithLabelValues(by, s.Class.String()).Inc()
+	w.metrics.duration.WithLabelValues(by).Observe(took.Seconds())
 	if s.Verdict == queue.Done {
 		w.metrics.latency[a.Kind].Observe(max(0, ended.Sub(a.Since).Seconds()))
 	}

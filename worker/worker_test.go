@@ -31,6 +31,13 @@ func (s sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome,
 }
 func (sender) Close() error { return nil }
 
+// with sends everything by s.
+func with(s sender) func(context.Context, *queue.Provider) (*Active, error) {
+	return func(context.Context, *queue.Provider) (*Active, error) {
+		return &Active{Sender: s, Provider: "smtp", From: own}, nil
+	}
+}
+
 // accepts hands everything over.
 func accepts(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 	if err := d.Fence(); err != nil {
@@ -69,15 +76,18 @@ func enqueue(t *testing.T, q *queue.Queue, m mail.Message) string {
 	return r.ID
 }
 
-// start works off turns by handle; stop asks it to end, and waits. It is stopped at the end of the test, too.
-func start(t *testing.T, q *queue.Queue, concurrency int, handle func(context.Context, *queue.Turn)) (stop func()) {
+// start works off turns by a worker; stop asks it to end, and waits. It is stopped at the end of the test, too.
+func start(t *testing.T, q *queue.Queue, concurrency int, w *Worker) (stop func()) {
 	t.Helper()
-	version, err := q.SetProvider(t.Context(), queue.ActiveProvider{Kind: "smtp", Keying: queue.ByAccount, Account: "mail.example.com:587",
-		Sender: own.Address, Concurrency: concurrency}, "salt", "fingerprint")
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := q.NewConsumer(queue.ConsumerOptions{ProviderVersion: version, CheckInterval: 5 * time.Millisecond, Grace: 5 * time.Second, Handle: handle})
+	return consume(t, q, concurrency, queue.ConsumerOptions{Load: w.Load, Handle: w.HandleTurn})
+}
+
+// consume is start for any handler.
+func consume(t *testing.T, q *queue.Queue, concurrency int, o queue.ConsumerOptions) (stop func()) {
+	t.Helper()
+	declare(t, q, "mail.example.com:587", concurrency)
+	o.CheckInterval, o.Grace = 5*time.Millisecond, 5*time.Second
+	c := q.NewConsumer(o)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
@@ -91,13 +101,22 @@ func start(t *testing.T, q *queue.Queue, concurrency int, handle func(context.Co
 	return stop
 }
 
+// declare makes an account the active provider's.
+func declare(t *testing.T, q *queue.Queue, account string, concurrency int) {
+	t.Helper()
+	if _, err := q.DeclareProvider(t.Context(), &queue.ActiveProvider{Kind: "smtp", Keying: queue.ByAccount, Account: account,
+		Sender: own.Address, Concurrency: concurrency}, "salt", account, "here"); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // turnOf gives what a turn's handler makes of the first turn.
 func turnOf(t *testing.T, before func(context.Context, *queue.Queue) string, handle func(*queue.Queue, string, *queue.Turn) *queue.Settlement) *queue.Settlement {
 	t.Helper()
 	q, _ := newQueue(t)
 	id := before(t.Context(), q)
 	result := make(chan *queue.Settlement, 1)
-	start(t, q, 1, func(_ context.Context, turn *queue.Turn) {
+	consume(t, q, 1, queue.ConsumerOptions{Handle: func(_ context.Context, turn *queue.Turn) {
 		s := handle(q, id, turn)
 		for turn.Next(s) != nil {
 			s = nil
@@ -106,7 +125,7 @@ func turnOf(t *testing.T, before func(context.Context, *queue.Queue) string, han
 		case result <- s:
 		default:
 		}
-	})
+	}})
 	return <-result
 }
 
@@ -152,8 +171,8 @@ func TestAPanicHarmsNoOtherMessage(t *testing.T) {
 	shortEarly := enqueue(t, q, letterTo("shortearly@example.net"))
 	fine := enqueue(t, q, letterTo("fine@example.net"))
 	var log lines
-	w := New(Options{Provider: "smtp", From: own, Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Sender: sender(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	w := New(Options{Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Load: with(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 			switch d.Recipients[0].Address {
 			case "early@example.net":
 				panic("secret of " + d.Message.Subject)
@@ -171,7 +190,7 @@ func TestAPanicHarmsNoOtherMessage(t *testing.T) {
 			}
 			return provider.All(1, mail.Outcome{Class: mail.Delivered}), nil
 		})})
-	start(t, q, 1, w.HandleTurn)
+	start(t, q, 1, w)
 	eventually(t, q, fine, queue.Delivered, 1)
 	for id, class := range map[string]string{early: "temporary", shortEarly: "temporary", late: "unknown", short: "unknown"} {
 		s := eventually(t, q, id, queue.Queued, 1)
@@ -188,13 +207,13 @@ func TestInterruptedAttemptsAreHandedBackUncounted(t *testing.T) {
 	q, _ := newQueue(t)
 	ids := []string{enqueue(t, q, letterTo("ada@example.net")), enqueue(t, q, letterTo("bob@example.net"))}
 	under := make(chan struct{}, 2)
-	w := New(Options{Provider: "smtp", From: own, Registerer: prometheus.NewRegistry(),
-		Sender: sender(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	w := New(Options{Registerer: prometheus.NewRegistry(),
+		Load: with(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 			under <- struct{}{}
 			<-ctx.Done()
 			return nil, provider.ErrInterrupted
 		})})
-	stop := start(t, q, 2, w.HandleTurn)
+	stop := start(t, q, 2, w)
 	<-under
 	<-under
 	stop()
@@ -205,11 +224,11 @@ func TestInterruptedAttemptsAreHandedBackUncounted(t *testing.T) {
 		}
 	}
 	sent := make(chan string, 2)
-	again := New(Options{Provider: "smtp", From: own, Sender: sender(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	again := New(Options{Load: with(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 		sent <- d.Message.ID
 		return accepts(ctx, d)
 	})})
-	start(t, q, 2, again.HandleTurn)
+	start(t, q, 2, again)
 	got := []string{<-sent, <-sent}
 	slices.Sort(got)
 	if !slices.Equal(got, ids) {
@@ -221,7 +240,7 @@ func TestShutdownAwaitsWhatIsPastItsFence(t *testing.T) {
 	q, _ := newQueue(t)
 	id := enqueue(t, q, letterTo("ada@example.net"))
 	past, goOn := make(chan struct{}), make(chan struct{})
-	w := New(Options{Provider: "smtp", From: own, Sender: sender(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	w := New(Options{Load: with(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 		if err := d.Fence(); err != nil {
 			return nil, err
 		}
@@ -230,7 +249,7 @@ func TestShutdownAwaitsWhatIsPastItsFence(t *testing.T) {
 		<-goOn
 		return provider.All(1, mail.Outcome{Class: mail.Delivered}), nil
 	})})
-	stop := start(t, q, 1, w.HandleTurn)
+	stop := start(t, q, 1, w)
 	<-past
 	go close(goOn)
 	stop()
@@ -255,11 +274,11 @@ func TestFromIsFilledIn(t *testing.T) {
 		from    mail.Address
 	}
 	seen := make(chan filled, 10)
-	w := New(Options{Provider: "smtp", From: own, Sender: sender(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	w := New(Options{Load: with(func(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 		seen <- filled{d.Message.Subject, d.Message.From}
 		return accepts(ctx, d)
 	})})
-	start(t, q, 2, w.HandleTurn)
+	start(t, q, 2, w)
 	for range want {
 		if f := <-seen; f.from != want[f.subject] {
 			t.Errorf("%s: from %+v, want %+v", f.subject, f.from, want[f.subject])
@@ -268,10 +287,11 @@ func TestFromIsFilledIn(t *testing.T) {
 }
 
 func TestANameAloneTakesTheProvidersAddress(t *testing.T) {
-	w := New(Options{Provider: "smtp", From: own, Sender: sender(func(context.Context, *provider.Delivery) ([]mail.Outcome, error) {
-		return nil, provider.ErrInterrupted
-	})})
+	w := New(Options{})
 	a := &queue.Attempt{Kind: mail.Report, Message: &mail.Outgoing{From: mail.Address{Name: "Alarms"}}}
+	w.use(&active{Active: Active{From: own, Sender: sender(func(context.Context, *provider.Delivery) ([]mail.Outcome, error) {
+		return nil, provider.ErrInterrupted
+	})}})
 	w.attempt(t.Context(), a)
 	if want := (mail.Address{Address: own.Address, Name: "Alarms"}); a.Message.From != want {
 		t.Errorf("from %+v, want %+v", a.Message.From, want)
@@ -282,8 +302,8 @@ func TestOnlyPendingRecipientsAreOffered(t *testing.T) {
 	q, _ := newQueue(t)
 	id := enqueue(t, q, letterTo("ada@example.net", "bob@example.net", "eve@example.net"))
 	offered := make(chan []mail.Address, 3)
-	w := New(Options{Provider: "smtp", From: own, Schedules: map[mail.Kind]Schedule{mail.Report: {Delays: []time.Duration{time.Millisecond}, GiveUp: time.Hour}},
-		Sender: sender(func(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	w := New(Options{Schedules: map[mail.Kind]Schedule{mail.Report: {Delays: []time.Duration{time.Millisecond}, GiveUp: time.Hour}},
+		Load: with(func(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 			offered <- d.Recipients
 			outcomes := provider.All(len(d.Recipients), mail.Outcome{Class: mail.Delivered, Scope: mail.ScopeRecipient})
 			if len(outcomes) == 3 {
@@ -291,7 +311,7 @@ func TestOnlyPendingRecipientsAreOffered(t *testing.T) {
 			}
 			return outcomes, d.Fence()
 		})})
-	start(t, q, 1, w.HandleTurn)
+	start(t, q, 1, w)
 	s := eventually(t, q, id, queue.Failed, 2)
 	if first, second := <-offered, <-offered; len(first) != 3 || len(second) != 1 || second[0].Address != "eve@example.net" {
 		t.Errorf("offered %v, then %v", first, second)
@@ -355,14 +375,14 @@ func TestMetricsAndLogs(t *testing.T) {
 
 	registry := prometheus.NewRegistry()
 	var log lines
-	w := New(Options{Provider: "smtp", From: own, Registerer: registry, Sender: sender(each),
+	w := New(Options{Registerer: registry, Load: with(each),
 		Logger: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	for _, class := range mail.Classes() {
 		if got := gather(t, registry, "postroom_attempts_total", "smtp", class.String()).GetCounter().GetValue(); got != 0 {
 			t.Errorf("%s begins with %v", class, got)
 		}
 	}
-	start(t, q, 1, w.HandleTurn)
+	start(t, q, 1, w)
 	for i, id := range ids {
 		eventually(t, q, id, []queue.State{queue.Delivered, queue.Delivered, queue.Queued, queue.Failed, queue.Queued, queue.Queued, queue.Queued}[i], 1)
 	}
@@ -413,8 +433,8 @@ func TestLatencyCountsFromSendAt(t *testing.T) {
 		id := enqueue(t, q, m)
 		r.SetTime(now.Add(time.Hour + 7*time.Second))
 		registry := prometheus.NewRegistry()
-		w := New(Options{Provider: "smtp", From: own, Registerer: registry, Sender: sender(accepts)})
-		start(t, q, 1, w.HandleTurn)
+		w := New(Options{Registerer: registry, Load: with(accepts)})
+		start(t, q, 1, w)
 		eventually(t, q, id, queue.Delivered, 1)
 		got := gather(t, registry, "postroom_delivery_latency_seconds", "report").GetHistogram().GetSampleSum()
 		if fromSendAt := got < 1800; got < 6 || fromSendAt != scheduled {

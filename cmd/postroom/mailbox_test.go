@@ -159,8 +159,8 @@ func TestMailboxesOfTheRealAPI(t *testing.T) {
 	postroom(t, "", "mailbox", "list", "--output", "json").want(t, 0, `{"mailboxes":[]}`)
 	postroom(t, "", "mailbox", "explain", "news@x.example").want(t, exitFault, "There is no such mailbox (404)", "POST /v1/pause")
 
-	if _, err := q.SetProvider(t.Context(), queue.ActiveProvider{Kind: "microsoft365", Keying: queue.ByMailbox, Sender: "own@x.example", Concurrency: 2,
-		Limits: []throttle.Limit{{Name: throttle.Messages, Max: 30, Window: time.Minute}}}, "salt", "settings"); err != nil {
+	if _, err := q.DeclareProvider(t.Context(), &queue.ActiveProvider{Kind: "microsoft365", Keying: queue.ByMailbox, Sender: "own@x.example", Concurrency: 2,
+		Limits: []throttle.Limit{{Name: throttle.Messages, Max: 30, Window: time.Minute}}}, "salt", "settings", "here"); err != nil {
 		t.Fatal(err)
 	}
 	receipt, err := q.Enqueue(t.Context(), mail.Message{Kind: mail.Report, From: mail.Address{Address: "news@x.example"}, Text: "x",

@@ -1,12 +1,13 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"time"
 
 	"github.com/postroom/postroom/config"
+	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/provider/graph"
 	"github.com/postroom/postroom/provider/oauth"
@@ -17,20 +18,26 @@ import (
 
 // newSender makes the sender that settings ask for, and what ends it.
 func newSender(cfg *config.Config, settings *provider.Settings, log *slog.Logger) (provider.Sender, func() error, error) {
+	guard, problems := provider.NewGuard(cfg.Network.Forbidden)
+	if len(problems) > 0 {
+		return nil, nil, fmt.Errorf("network.forbidden: %w", &mail.Invalid{Problems: problems})
+	}
 	if settings.Kind == provider.KindMicrosoft365 {
-		tokens, err := oauth.ForMicrosoft365(&settings.Microsoft365, oauth.Options{Logger: log})
+		tokens, err := oauth.ForMicrosoft365(&settings.Microsoft365, oauth.Options{Guard: guard, Logger: log})
 		if err != nil {
 			return nil, nil, err
 		}
-		return withTokens(tokens, func() (provider.Sender, error) { return graph.New(*settings, graph.Options{Tokens: tokens}) })
+		return withTokens(tokens, func() (provider.Sender, error) {
+			return graph.New(*settings, graph.Options{Tokens: tokens, Guard: guard})
+		})
 	}
 	// The deadline of an attempt, seen from outside, comes after every time-out within it.
-	o := smtp.Options{Logger: log}
+	o := smtp.Options{Guard: guard, Logger: log}
 	if spare := o.Timeouts.Longest() - cfg.Worker.AttemptTimeout; spare >= 0 {
 		o.Timeouts.Attempt = max(cfg.Worker.AttemptTimeout-finalTimeout-time.Minute, time.Minute)
 	}
 	if settings.SMTP.Auth.Method == provider.AuthOAuth2 {
-		tokens, err := oauth.ForSMTP(&settings.SMTP, oauth.Options{Logger: log})
+		tokens, err := oauth.ForSMTP(&settings.SMTP, oauth.Options{Guard: guard, Logger: log})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -63,8 +70,13 @@ const finalTimeout = 10 * time.Minute
 
 // activeProvider is what the queue has to know of settings. Microsoft 365 binds each mailbox by itself; an SMTP account all that
 // it sends for.
-func activeProvider(settings *provider.Settings) queue.ActiveProvider {
-	p := queue.ActiveProvider{
+func activeProvider(settings *provider.Settings) (*queue.ActiveProvider, error) {
+	shown, err := settings.Show()
+	if err != nil {
+		return nil, err
+	}
+	p := &queue.ActiveProvider{
+		Senders: settings.AllowedSenders, Shown: shown,
 		Kind: string(settings.Kind), Keying: queue.ByAccount, Account: settings.Account(),
 		Sender: strings.ToLower(settings.Sender.Address), Concurrency: settings.Limits.Concurrency, Limits: windows(settings.Limits),
 		AllConcurrency: settings.TenantLimits.Concurrency, AllLimits: windows(settings.TenantLimits.Limits()),
@@ -73,7 +85,7 @@ func activeProvider(settings *provider.Settings) queue.ActiveProvider {
 		p.Keying, p.Account = queue.ByMailbox, ""
 		p.Upload = &queue.Upload{RequestBytes: graph.OneRequestBytes, PartBytes: graph.RangeBytes, Always: settings.Microsoft365.VerifySends}
 	}
-	return p
+	return p, nil
 }
 
 // windows gives the limits that count over a time, as the books are kept.
@@ -90,14 +102,4 @@ func windows(l provider.Limits) []throttle.Limit {
 		}
 	}
 	return limits
-}
-
-func (s *server) closeSender() error {
-	if s.senderEnd == nil {
-		return nil
-	}
-	if err := s.senderEnd(); err != nil {
-		return errors.Join(errors.New("closing the provider's connections"), err)
-	}
-	return nil
 }

@@ -20,7 +20,6 @@ import (
 	"github.com/postroom/postroom/admin"
 	"github.com/postroom/postroom/config"
 	"github.com/postroom/postroom/mail"
-	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 	"github.com/postroom/postroom/worker"
 )
@@ -122,7 +121,8 @@ type serverOptions struct {
 type server struct {
 	serverOptions
 	queue     *queue.Queue
-	senderEnd func() error // ends what this process sends with; nil: it sends nothing
+	providers *providers
+	worker    *worker.Worker // nil: the process sends nothing
 	consumer  *queue.Consumer
 	registry  *prometheus.Registry
 	listener  net.Listener
@@ -163,15 +163,20 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 	if err := s.pause(ctx); err != nil {
 		return nil, err
 	}
+	if s.providers, err = newProviders(cfg, s.queue, o.log); err != nil {
+		return nil, err
+	}
+	if err := s.providers.declare(ctx); err != nil {
+		return nil, err
+	}
 	if o.worker {
-		if err := s.prepareWorker(ctx); err != nil {
-			return nil, err
-		}
+		s.prepareWorker()
 	}
 	if err := s.prepareHTTP(); err != nil {
-		return nil, errors.Join(err, s.closeSender())
+		return nil, err
 	}
-	s.describe()
+	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "postroom_build_info",
+		Help: "The version of this process; always 1.", ConstLabels: prometheus.Labels{"version": version()}}, func() float64 { return 1 }))
 	return s, nil
 }
 
@@ -181,7 +186,7 @@ const heldFor = 30 * 24 * time.Hour
 // pause pauses everything before a worker of this process begins, if that was asked for, and says so if everything is paused.
 func (s *server) pause(ctx context.Context) error {
 	if s.held {
-		until, err := s.queue.Pause(ctx, queue.Everything, heldFor, "started with --held", "serve --held")
+		until, err := s.queue.Pause(ctx, queue.Everything, heldFor, "started with --held", queue.Author{Name: "serve --held"})
 		if err != nil {
 			return err
 		}
@@ -199,33 +204,9 @@ func (s *server) pause(ctx context.Context) error {
 	return nil
 }
 
-// prepareWorker makes the configured provider the active one.
-func (s *server) prepareWorker(ctx context.Context) error {
-	cfg, settings := s.config, s.config.Provider
-	if settings == nil || settings.Kind == provider.KindNone {
-		s.log.Warn("no provider is configured: mail is accepted and waits")
-		if settings == nil {
-			return nil
-		}
-		return s.queue.ClearProvider(ctx)
-	}
-	sender, end, err := newSender(cfg, settings, s.log)
-	if err != nil {
-		return fmt.Errorf("provider: %w", err)
-	}
-	s.senderEnd = end
-	salt, err := s.queue.ProviderSalt(ctx)
-	if err != nil {
-		return err
-	}
-	fingerprint, err := settings.Fingerprint(salt)
-	if err != nil {
-		return err
-	}
-	version, err := s.queue.SetProvider(ctx, activeProvider(settings), salt, fingerprint)
-	if err != nil {
-		return err
-	}
+// prepareWorker makes what sends by whatever settings are active.
+func (s *server) prepareWorker() {
+	cfg := s.config
 	schedules := make(map[mail.Kind]worker.Schedule)
 	unknown := make(map[mail.Kind]queue.UnknownPolicy)
 	for _, k := range mail.Kinds() {
@@ -233,14 +214,13 @@ func (s *server) prepareWorker(ctx context.Context) error {
 		schedules[k] = worker.Schedule{Delays: kind.Delays, GiveUp: kind.GiveUp, Jitter: cfg.Retry.Jitter}
 		unknown[k] = queue.UnknownPolicy(kind.OnUnknown)
 	}
-	w := worker.New(worker.Options{Sender: sender, Provider: string(settings.Kind), From: settings.Sender,
-		Schedules: schedules, OnUnknown: unknown, Logger: s.log, Registerer: s.registry})
+	s.worker = worker.New(worker.Options{Load: s.providers.load, Schedules: schedules, OnUnknown: unknown, Logger: s.log,
+		Registerer: s.registry})
 	s.consumer = s.queue.NewConsumer(queue.ConsumerOptions{
-		Handle: w.HandleTurn, Verifies: w.Verifies(), ProviderVersion: version, Concurrency: cfg.Worker.Concurrency,
+		Handle: s.worker.HandleTurn, Load: s.worker.Load, Concurrency: cfg.Worker.Concurrency,
 		AlertConcurrency: cfg.Worker.AlertConcurrency, AttemptTimeout: cfg.Worker.AttemptTimeout,
 		Grace: cfg.Worker.ShutdownTimeout, OnUnknown: unknown, CacheBytes: int(cfg.Worker.ContentCacheBytes),
 	})
-	return nil
 }
 
 // prepareHTTP opens the listener: the whole API, or for a process that only works /livez, /readyz and /metrics.
@@ -273,20 +253,6 @@ func (s *server) prepareHTTP() error {
 	return nil
 }
 
-// describe registers what is constant about this process.
-func (s *server) describe() {
-	constant := func(name, help, label, value string) {
-		s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help,
-			ConstLabels: prometheus.Labels{label: value}}, func() float64 { return 1 }))
-	}
-	constant("postroom_build_info", "The version of this process; always 1.", "version", version())
-	kind := provider.KindNone
-	if s.config.Provider != nil {
-		kind = s.config.Provider.Kind
-	}
-	constant("postroom_provider_info", "The kind of provider this process sends with; always 1.", "kind", string(kind))
-}
-
 // run serves until ctx ends. The workers stop first, the API and the metrics last.
 func (s *server) run(ctx context.Context) error {
 	s.log.Info("postroom is running", "version", version(), "listen", s.listener.Addr().String(), "api", s.api, "worker", s.consumer != nil)
@@ -298,6 +264,12 @@ func (s *server) run(ctx context.Context) error {
 	}()
 	working, stopWork := context.WithCancel(ctx)
 	defer stopWork()
+	declaring := make(chan struct{})
+	go func() {
+		defer close(declaring)
+		s.providers.keepDeclared(working)
+	}()
+	defer func() { <-declaring }()
 	worked := make(chan error, 1)
 	go func() {
 		if s.consumer == nil {
@@ -325,12 +297,8 @@ func (s *server) run(ctx context.Context) error {
 	if err := s.http.Shutdown(last); err != nil {
 		result = errors.Join(result, s.http.Close())
 	}
-	closed := make(chan error, 1)
-	go func() { closed <- s.closeSender() }()
-	select {
-	case err := <-closed:
-		result = errors.Join(result, err)
-	case <-last.Done(): // What outlasted the grace still waits for its reply, and would for minutes; the process ends now.
+	if s.worker != nil {
+		_ = s.worker.Close(last) // what outlasted the grace still waits for its reply, and would for minutes; the process ends now
 	}
 	return result
 }

@@ -61,23 +61,6 @@ A producer hands mail in and asks what became of it; an operator also cancels an
 // quotedName keeps YAML from taking a name for a number, a boolean or worse.
 func quotedName(name string) string { return `"` + name + `"` }
 
-func newKeyCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "key", Short: "Make keys that seal credentials"}, &cobra.Command{
-		Use:   "new",
-		Short: "Make a key that seals the provider's credentials",
-		Long: `Make a key that seals the provider's credentials at rest: 32 random bytes in base64, for secrets.keys.
-
-This version keeps no credentials in Redis: the provider's settings come from the configuration. A key can be set already.`,
-		Example: `  (umask 077; postroom key new > postroom.key)
-  POSTROOM_SECRETS_KEYS_FILE=postroom.key postroom serve --config postroom.yaml`,
-		Args: arguments(),
-		RunE: func(c *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(c.OutOrStdout(), base64.StdEncoding.EncodeToString(random()))
-			return err
-		},
-	})
-}
-
 func random() []byte {
 	secret := make([]byte, secretBytes)
 	_, _ = rand.Read(secret) // it never fails: it would end the process

@@ -206,7 +206,7 @@ end
 -- request_bytes, part_bytes and always say how the provider takes content; nil if it takes all in one request.
 local request_bytes, part_bytes, always = string.match(provider and provider.upload or '', '^(%d+) (%d+) (%d)$')
 
--- cost_of_message is what an attempt takes at most; the same as costOf in exceeding.go.
+-- cost_of_message is what an attempt takes at most; the same as costOf in provider.go.
 local function cost_of_message(id, r, b)
   local _, pending = string.gsub(r.head[MARKS], 'p', '')
   local _, _, bytes = content_of(id, r, b)

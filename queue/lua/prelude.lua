@@ -136,3 +136,13 @@ local function free(key, units)
   for _, unit in ipairs(units) do redis.call('SREM', P .. 'units', key .. '\t' .. unit) end
   if redis.call('EXISTS', P .. 'blocked') == 1 then flag('*') end
 end
+
+-- audit notes that somebody changed something, once. P.."audit" is a stream that keeps some 10,000 entries, each with a random id
+-- in it.
+local function audit(entry)
+  if entry == '' then return end
+  for _, noted in ipairs(redis.call('XREVRANGE', P .. 'audit', '+', '-', 'COUNT', 20)) do
+    if noted[2][2] == entry then return end -- this very call has been made before
+  end
+  redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 10000, '*', 'entry', entry)
+end

@@ -1,24 +1,61 @@
--- provider makes settings the active ones, if they are not yet, and sets the limits, which are not part of them: to change a
--- limit ends no attempt.
+-- provider makes settings the active ones, or leaves none active, and sets the limits, which are not part of them: to change a
+-- limit ends no attempt. What was kept of the former settings is gone in the same step.
 --
--- ARGV: 1 fingerprint of the settings, 2 version if they are new, 3 fields that belong to the settings, counted with their
--- values, then those; then fields and values of the limits ("" for none). Answer: the active version.
-local settings = tonumber(ARGV[3])
-local p = redis.call('HMGET', P .. 'provider', 'fingerprint', 'version')
-local version = p[1] == ARGV[1] and p[2]
-if not version then
-  version = ARGV[2]
-  redis.call('UNLINK', P .. 'provider')
-  redis.call('HSET', P .. 'provider', 'fingerprint', ARGV[1], 'version', version, unpack(ARGV, 4, 3 + settings))
+-- P.."provider" has of the active settings: id (random), number (one more than that of the former), version (both; absent if no
+-- provider is active), source ("file" or "api"), by, since, kind, fingerprint and salt (of a file's), sealed and shown (see
+-- Provider in provider.go), and what scripts go by (active in prelude.lua). P.."declared" is there while a process runs whose
+-- configuration file has settings: then nothing else may set any.
+--
+-- ARGV: 1 "declare" (settings of a file), "activate", "clear" (none) or "reseal" (nothing but the seal changes), 2 id of the
+-- settings, 3 for "declare" their fingerprint ("": none is to be active), else the version that has to be active ("": none), 4 ms that a declaration
+-- lasts, 5 a hold that the settings begin with, as they were tried and refused ("": none): ms, longest, reason and outcome, by tabs,
+-- 6 entry for the audit ("": none), 7 fields that belong to the settings, counted with their values, then those; then fields and
+-- values of the limits ("" for none).
+-- Answer: {"done", version}; {"changed"} (something else is active than was expected) or {"declared"}.
+local what, id, expected = ARGV[1], ARGV[2], ARGV[3]
+local settings = tonumber(ARGV[7])
+local now = now_ms()
+local p = redis.call('HMGET', P .. 'provider', 'id', 'number', 'version', 'fingerprint')
+local version = p[3] or ''
+local same = false
+if what == 'declare' then
+  redis.call('SET', P .. 'declared', '1', 'PX', ARGV[4])
+  same = p[4] == expected
+elseif p[1] == id and version ~= expected then
+  return {'done', version} -- this very call has been made before
+elseif redis.call('EXISTS', P .. 'declared') == 1 then
+  return {'declared'}
+elseif version ~= expected then
+  return {'changed'}
+else
+  same = p[1] == id
 end
-redis.call('HSET', P .. 'provider', unpack(ARGV, 4 + settings))
+
+if not same then
+  local none = what == 'clear' or what == 'declare' and expected == ''
+  local number = int((tonumber(p[2]) or 0) + 1)
+  version = not none and number .. '-' .. id or ''
+  redis.call('UNLINK', P .. 'provider')
+  redis.call('HSET', P .. 'provider', 'id', id, 'number', number, 'since', int(now))
+  if version ~= '' then redis.call('HSET', P .. 'provider', 'version', version) end
+end
+redis.call('HSET', P .. 'provider', unpack(ARGV, 8, 7 + settings))
+if #ARGV > 7 + settings then redis.call('HSET', P .. 'provider', unpack(ARGV, 8 + settings)) end
+if what ~= 'declare' or not same then audit(ARGV[6]) end
+if what == 'reseal' then return {'done', version} end
+
 -- Whoever was to be looked at later, as the former limits had it, is looked at now.
 redis.call('UNLINK', P .. 'looks', P .. 'blocked', P .. 'first', P .. 'senior')
 local provider = active()
 -- Who was held by himself under other settings no longer is.
-for _, sender in ipairs(redis.call('SMEMBERS', P .. 'aside')) do keep_aside(provider, sender, now_ms()) end
+for _, sender in ipairs(redis.call('SMEMBERS', P .. 'aside')) do keep_aside(provider, sender, now) end
 -- Units are counted over all keys only while they are bounded.
 redis.call('UNLINK', P .. 'units')
+if not provider then return {'done', ''} end
+if ARGV[5] ~= '' then
+  local ms, longest, reason, outcome = string.match(ARGV[5], '^([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$')
+  hold('*', {ms = tonumber(ms), longest = tonumber(longest), reason = reason, outcome = outcome}, now)
+end
 if provider.all_concurrency < math.huge then
   for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
     for _, unit in ipairs(redis.call('HKEYS', P .. 'u:' .. key)) do redis.call('SADD', P .. 'units', key .. '\t' .. unit) end
@@ -30,4 +67,4 @@ for _, kind in ipairs({'a', 'r', 's'}) do
   end
 end
 wake()
-return version
+return {'done', version}

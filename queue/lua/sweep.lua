@@ -75,6 +75,9 @@ if page[1] == '0' then
   for i = 1, #workers, 2 do
     if not alive[workers[i]] then redis.call('HDEL', P .. 'workers', workers[i]) end
   end
+  for _, worker in ipairs(redis.call('HKEYS', P .. 'sends')) do
+    if not alive[worker] then redis.call('HDEL', P .. 'sends', worker) end
+  end
   for _, sender in ipairs(redis.call('SMEMBERS', P .. 'aside')) do
     if not redis.call('ZSCORE', P .. 'due', 's:' .. sender) then keep_aside(provider, sender, now) end
   end

@@ -1,0 +1,169 @@
+package queue
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// HealthState says how a provider does.
+type HealthState string
+
+// The states.
+const (
+	// Healthy: mail goes, as far as anybody knows.
+	Healthy HealthState = "ok"
+	// Degraded: some mail does not go, or some workers send nothing.
+	Degraded HealthState = "degraded"
+	// Faulty: no mail goes, for a reason that somebody has to see to.
+	Faulty HealthState = "faulty"
+)
+
+// Health is how the active provider does.
+type Health struct {
+	State HealthState
+	// Since is when the oldest of its faults began; zero without one, or if nobody knows.
+	Since time.Time
+	// Hold is the refusal that silences most; nil if there is none. Mailbox is the limit key that it silences, Everything for all.
+	Hold    *Silence
+	Mailbox string
+	// Held is how many mailboxes are held, of how many that have, or lately had, mail.
+	Held, Mailboxes int
+	// Open is how many messages have not ended.
+	Open int
+	// Workers are the processes that take part in sending.
+	Workers []WorkerStatus
+}
+
+// WorkerStatus is what a process sends with.
+type WorkerStatus struct {
+	// ID is that of its lease, which changes with each start. Host is where it runs.
+	ID, Host string
+	// Version is that of the settings it has loaded; "" for none. Fault is why it can't load the active ones; "" if it can.
+	Version, Fault string
+}
+
+// CanSend reports whether the process sends with the settings of a version.
+func (w *WorkerStatus) CanSend(version string) bool { return w.Version == version && w.Fault == "" }
+
+// Workers lists the processes that take part in sending, by id.
+func (q *Queue) Workers(ctx context.Context) ([]WorkerStatus, error) {
+	told, err := q.redis.HGetAll(ctx, q.key("sends")).Result()
+	if err != nil {
+		return nil, fmt.Errorf("queue: workers: %w", err)
+	}
+	var all []WorkerStatus
+	for id, state := range told {
+		f := append(strings.Split(state, "\t"), "", "")
+		all = append(all, WorkerStatus{ID: id, Version: f[0], Host: f[1], Fault: f[2]})
+	}
+	slices.SortFunc(all, func(a, b WorkerStatus) int { return cmp.Compare(a.ID, b.ID) })
+	return all, nil
+}
+
+// Health tells how the active provider does, as attempts have found it: a hold lasts in it until an attempt has shown that it is
+// over. It is the same from every process. Pauses are not the provider's, and have no part in it.
+func (q *Queue) Health(ctx context.Context) (*Health, error) {
+	p, err := q.Provider(ctx)
+	if err != nil {
+		return nil, err
+	}
+	workers, err := q.Workers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	counts, err := q.Counts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, err := q.recentState(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return healthOf(p, workers, counts, s), nil
+}
+
+func healthOf(p *Provider, workers []WorkerStatus, counts *Counts, s *state) *Health {
+	h := &Health{State: Healthy, Workers: workers, Mailboxes: len(s.mailboxes)}
+	for _, n := range counts.Open {
+		h.Open += n
+	}
+	if p.Version == "" {
+		if h.Open > 0 {
+			h.State, h.Since = Faulty, p.Since
+		}
+		return h
+	}
+	unable := 0
+	for i := range workers {
+		if workers[i].Fault != "" {
+			unable++
+		}
+	}
+	h.Hold = s.hold
+	h.Mailbox = Everything
+	if s.hold == nil {
+		h.Mailbox = ""
+		for _, m := range s.mailboxes {
+			if m.Hold == nil {
+				continue
+			}
+			h.Held++
+			if h.Hold == nil || m.Hold.Since.Before(h.Hold.Since) {
+				h.Hold, h.Mailbox = m.Hold, m.Key
+			}
+		}
+	} else {
+		h.Held = len(s.mailboxes)
+	}
+	if h.Hold != nil {
+		h.Since = h.Hold.Since
+	}
+	all := h.Hold != nil && (h.Mailbox == Everything || h.Mailbox == s.account)
+	switch {
+	case all && h.Hold.Reason != "throttled", unable > 0 && unable == len(workers):
+		h.State = Faulty
+	case h.Hold != nil, unable > 0:
+		h.State = Degraded
+	}
+	return h
+}
+
+// Metrics of the provider, the same from every process:
+//
+//	postroom_provider_healthy     1 while mail goes, 0.5 while some does not (a mailbox is held), 0 while none does; alert on 0
+//	postroom_provider_info{kind}  1 for the kind of the active provider (none, smtp, microsoft365), 0 for the others
+var (
+	healthyDesc = prometheus.NewDesc("postroom_provider_healthy",
+		"1 while the provider takes mail, 0.5 while some of it does not go, 0 while none does. The same from every process.", nil, nil)
+	providerDesc = prometheus.NewDesc("postroom_provider_info",
+		"1 for the kind of the active provider. The same from every process.", []string{"kind"}, nil)
+)
+
+// providerKinds are the values of the label kind.
+var providerKinds = []string{NoProvider, "smtp", "microsoft365"}
+
+func (c collector) collectProvider(ctx context.Context, counts *Counts, s *state, gauge func(*prometheus.Desc, float64, ...string)) {
+	p, err := c.q.Provider(ctx)
+	if err == nil {
+		var workers []WorkerStatus
+		if workers, err = c.q.Workers(ctx); err == nil {
+			gauge(healthyDesc, map[HealthState]float64{Healthy: 1, Degraded: 0.5}[healthOf(p, workers, counts, s).State])
+			for _, kind := range providerKinds {
+				is := 0.0
+				if kind == p.Kind {
+					is = 1
+				}
+				gauge(providerDesc, is, kind)
+			}
+		}
+	}
+	if err != nil {
+		c.q.log.Warn("metrics of the provider can't be read", "error", err)
+	}
+}

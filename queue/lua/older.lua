@@ -1,0 +1,13 @@
+-- older counts the attempts under way that began before the active settings became so.
+--
+-- Answer: how many. One that began in the same millisecond counts.
+local since = tonumber(redis.call('HGET', P .. 'provider', 'since') or '0')
+local n = 0
+for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
+  for _, value in ipairs(redis.call('HVALS', P .. 'u:' .. key)) do
+    for _, o in ipairs(unit_of(value).open) do
+      if tonumber(o.begun) <= since then n = n + 1 end
+    end
+  end
+end
+return n
