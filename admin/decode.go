@@ -137,6 +137,11 @@ func (d *decoder) value(v reflect.Value) {
 			return
 		}
 		v.SetBool(first == 't')
+	case v.CanInt():
+		d.number(first, v)
+	case v.Kind() == reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.value(v.Elem())
 	case v.Kind() == reflect.Struct:
 		d.nest(first, '{', "is not an object", func() { d.fields(v) })
 	case v.Kind() == reflect.Map:
@@ -173,6 +178,17 @@ func (d *decoder) text(first byte, set func(string)) {
 		return
 	}
 	set(d.unquote(d.json[start:d.at]))
+}
+
+func (d *decoder) number(first byte, v reflect.Value) {
+	start := d.at
+	d.skip()
+	n, err := strconv.ParseInt(string(d.json[start:d.at]), 10, v.Type().Bits())
+	if err != nil || first != '-' && (first < '0' || first > '9') {
+		d.fault("is not a whole number")
+		return
+	}
+	v.SetInt(n)
 }
 
 func (d *decoder) time(v reflect.Value, s string) {

@@ -95,9 +95,15 @@ func idempotencyKey() *huma.Param {
 }
 
 // takes describes the body of POST path. It comes after huma.Register, which else would read and check the body.
-func (h *handler) takes(path string, t reflect.Type) {
+func (h *handler) takes(path string, t reflect.Type) { h.takesBy(path, http.MethodPost, t) }
+
+func (h *handler) takesBy(path, method string, t reflect.Type) {
 	oapi := h.api.OpenAPI()
-	oapi.Paths[path].Post.RequestBody = &huma.RequestBody{
+	op := oapi.Paths[path].Post
+	if method == http.MethodPut {
+		op = oapi.Paths[path].Put
+	}
+	op.RequestBody = &huma.RequestBody{
 		Required: true,
 		Content:  map[string]*huma.MediaType{"application/json": {Schema: oapi.Components.Schemas.Schema(t, true, "")}},
 	}
@@ -121,17 +127,18 @@ func document(oapi *huma.OpenAPI) {
 			s.AdditionalProperties = nil // answers may have more one day
 		}
 		for field, property := range s.Properties {
-			property.Description = cmp.Or(property.Description, descriptions[name+"."+field])
+			property.Description = cmp.Or(property.Description, descriptions[name+"."+field], settingsDescriptions[name+"."+field])
 			property.Nullable = false // null is taken as absent, but nobody needs to send it
 		}
 	}
+	documentSettings(all)
 	for _, k := range mail.Kinds() {
 		all["Message"].Properties["kind"].Enum = append(all["Message"].Properties["kind"].Enum, string(k))
 	}
 	all["Recipient"].Properties["variables"].AdditionalProperties = &huma.Schema{OneOf: []*huma.Schema{
 		{Type: huma.TypeString}, {Type: huma.TypeNumber}, {Type: huma.TypeBoolean},
 	}}
-	for _, r := range slices.Concat(withMail, withID, withMailbox, withExport, []refusal{tooLate, noSuchEndpoint, methodNotAllowed, invalidRecipient}) {
+	for _, r := range slices.Concat(withMail, withID, withMailbox, withExport, withSettings, withTry, []refusal{tooLate, noSuchEndpoint, methodNotAllowed, invalidRecipient}) {
 		if property := all["Problem"].Properties["type"]; !slices.Contains(property.Examples, any(r.uri())) {
 			property.Examples = append(property.Examples, r.uri())
 		}
@@ -139,7 +146,8 @@ func document(oapi *huma.OpenAPI) {
 }
 
 // strict are the shapes of requests, in which unknown fields are refused.
-var strict = []string{"Message", "Address", "Attachment", "Batch", "Recipient", "PauseRequest", "Selection", "FailedFilter"}
+var strict = append([]string{"Message", "Address", "Attachment", "Batch", "Recipient", "PauseRequest", "Selection", "FailedFilter", "VerifyRequest",
+	"TestRequest"}, settingsShapes...)
 
 // descriptions are of the fields that package mail declares, and of problems.
 var descriptions = map[string]string{

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -32,6 +33,8 @@ type shelf struct {
 	out   *mail.Outgoing
 	err   error
 
+	own     mail.Address // the provider's sender
+	noted   []queue.AuditEntry
 	did     string
 	filters []queue.FailedFilter
 	options []queue.SelectionOptions
@@ -59,6 +62,17 @@ func (s *shelf) next(ctx context.Context, what string, f queue.FailedFilter, o q
 		err = errors.New("a step was cut")
 	}
 	return one, err
+}
+
+func (s *shelf) Provider(context.Context) (*queue.Provider, error) {
+	settings := provider.Settings{Kind: provider.KindSMTP, Sender: s.own}
+	shown, err := settings.Show()
+	return &queue.Provider{Version: "1-x", Kind: "smtp", Shown: shown}, err
+}
+
+func (s *shelf) Note(_ context.Context, e queue.AuditEntry) error {
+	s.noted = append(s.noted, e)
+	return nil
 }
 
 func (s *shelf) Message(context.Context, string) (*queue.MessageStatus, error) {
@@ -431,8 +445,8 @@ func TestAnExportIsRefusedWithItsReason(t *testing.T) {
 func TestASenderIsPutIntoAnExportThatNamesNone(t *testing.T) {
 	own := mail.Address{Address: "own@example.com", Name: "Own"}
 	for _, test := range []struct{ from, want string }{{"", `"Own" <own@example.com>`}, {"Alarms", `"Alarms" <own@example.com>`}} {
-		s := &shelf{state: queue.Failed, out: &mail.Outgoing{ID: oneID, From: mail.Address{Name: test.from}, Text: "t"}}
-		a := s.serve(t, func(h *handler) { h.sender = own })
+		s := &shelf{own: own, state: queue.Failed, out: &mail.Outgoing{ID: oneID, From: mail.Address{Name: test.from}, Text: "t"}}
+		a := s.serve(t, nil)
 		r := a.call(t, "GET", "/v1/failed/"+oneID+"/eml", operatorToken, "")
 		if from := parseMail(t, r.body).header.Get("From"); r.status != 200 || from != test.want && from != strings.ReplaceAll(test.want, `"`, "") {
 			t.Errorf("%q: %s", test.from, r.body)

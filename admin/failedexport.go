@@ -63,7 +63,10 @@ func (h *handler) outgoing(ctx context.Context, in *named) (*mail.Outgoing, erro
 	if m.From.Address == "" {
 		// A name that the producer gave stays, as in an attempt.
 		name := m.From.Name
-		if m.From = h.sender; name != "" {
+		if m.From, err = h.ownSender(ctx); err != nil {
+			return nil, h.refused(ctx, err)
+		}
+		if name != "" {
 			m.From.Name = name
 		}
 	}

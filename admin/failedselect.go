@@ -2,8 +2,11 @@ package admin
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/postroom/postroom/queue"
@@ -46,12 +49,24 @@ func (h *handler) onSelection(ctx context.Context, r *http.Request, done string,
 	if p.Errors != nil {
 		return nil, p
 	}
+	action := map[string]string{"requeued": "failed.requeue", "deleted": "failed.delete"}[done]
+	if !s.DryRun && s.Cursor == "" {
+		if err := h.queue.Note(ctx, h.entry(ctx, action, "", "began: "+s.Filter.words())); err != nil {
+			return nil, h.refused(ctx, err)
+		}
+	}
 	sum, err := h.steps(ctx, step, f, queue.SelectionOptions{Cursor: s.Cursor, DryRun: s.DryRun})
 	if p := rejected(err, nothing, inBody); p != nil {
 		return nil, p
 	}
-	who, _ := ctx.Value(callerKey{}).(caller)
-	h.log.Info("failed messages "+done, "by", who.name, "done", sum.Done, "cancelled", sum.Cancelled, "unreadable", sum.Unreadable,
+	who := authorOf(ctx)
+	if !s.DryRun && sum.Done > 0 {
+		noted := h.queue.Note(context.WithoutCancel(ctx), h.entry(ctx, action, "", fmt.Sprintf("%s %s", counted(sum.Done, "message", "messages"), done)))
+		if noted != nil { // that it began is noted
+			h.log.Error("the audit lacks an entry", "action", action, "error", noted)
+		}
+	}
+	h.log.Info("failed messages "+done, "by", who.Name, "done", sum.Done, "cancelled", sum.Cancelled, "unreadable", sum.Unreadable,
 		"scanned", sum.Scanned, "left", sum.Left, "dry_run", s.DryRun, "all", s.All)
 	if err != nil {
 		// Logged in any case; what was done is worth more to whoever asked.
@@ -60,6 +75,41 @@ func (h *handler) onSelection(ctx context.Context, r *http.Request, done string,
 		}
 	}
 	return &selectionOutput{sum}, nil
+}
+
+// words says what a filter selects, without recipients and without what somebody looked for in replies, as that can name them.
+func (f *FailedFilter) words() string {
+	var words []string
+	add := func(name, value string) {
+		if value != "" {
+			words = append(words, name+" "+value)
+		}
+	}
+	add("kind", string(f.Kind))
+	add("class", strings.Join(f.Classes, ", "))
+	add("mailbox", f.Mailbox)
+	add("batch", f.BatchID)
+	if f.Recipient != "" {
+		words = append(words, "of one recipient or domain")
+	}
+	if f.Reply != "" {
+		words = append(words, "by words of the reply")
+	}
+	if len(f.IDs) == 1 {
+		add("id", f.IDs[0])
+	} else if len(f.IDs) > 1 {
+		words = append(words, fmt.Sprintf("%d ids", len(f.IDs)))
+	}
+	for name, at := range map[string]time.Time{"from": f.From, "until": f.Until} {
+		if !at.IsZero() {
+			add(name, at.UTC().Format(time.RFC3339))
+		}
+	}
+	if words == nil {
+		return "all failed messages"
+	}
+	slices.Sort(words)
+	return strings.Join(words, "; ")
 }
 
 // steps does steps of a selection until all is done, its time is over or the client has gone, and gives their sum. With an

@@ -85,14 +85,13 @@ func openStore(t *testing.T, settle func(*queue.Attempt) *queue.Settlement) *sto
 		t.Fatal(err)
 	}
 	s := &store{api: &api{queue: q, log: log}}
-	s.Server = httptest.NewServer(NewHandler(Options{Queue: q, Tokens: testTokens(), Logger: log.logger(),
-		Sender: mail.Address{Address: "own@example.com", Name: "Own"}}))
+	s.Server = httptest.NewServer(NewHandler(Options{Queue: q, Tokens: testTokens(), Logger: log.logger()}))
 	t.Cleanup(s.Close)
 	if s.client, err = NewClient(s.URL, operatorToken, nil); err != nil {
 		t.Fatal(err)
 	}
 	_, err = q.DeclareProvider(t.Context(), &queue.ActiveProvider{Kind: "smtp", Keying: queue.ByAccount, Account: "mail.example.com:587",
-		Sender: "own@example.com", Concurrency: 2}, "salt", "fingerprint", "here")
+		Sender: "own@example.com", Concurrency: 2, Shown: `{"settings": {"kind": "smtp", "sender": {"address": "own@example.com", "name": "Own"}}}`}, "salt", "fingerprint", "here")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,8 +27,8 @@ type Options struct {
 	Queue *queue.Queue
 	// Tokens are who may use /v1. Without any nobody may. One that has faults is logged and lets nobody in.
 	Tokens []Token
-	// Sender is the provider's own: it is put into an exported message that names none.
-	Sender mail.Address
+	// Providers is needed to change the provider's settings, and to try them; nil: they can only be looked at.
+	Providers *Providers
 	// MaxBodyBytes bounds a request's body; default 64 MiB. A request takes about twice that in memory.
 	MaxBodyBytes int64
 	// Gatherer is what /metrics shows; default: nothing.
@@ -62,6 +62,20 @@ type backend interface {
 	DeleteFailed(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error)
 	Outgoing(ctx context.Context, id string) (*mail.Outgoing, error)
 	Ping(context.Context) error
+	providerBackend
+}
+
+// providerBackend is what of it is about the provider.
+type providerBackend interface {
+	Provider(context.Context) (*queue.Provider, error)
+	Health(context.Context) (*queue.Health, error)
+	ActivateProvider(context.Context, queue.ProviderChange) (version string, err error)
+	ResealProvider(ctx context.Context, p *queue.Provider, sealed string, entry queue.AuditEntry) error
+	Underway(context.Context) (int, error)
+	Release(ctx context.Context, key string, try bool) (bool, error)
+	Take(ctx context.Context, r queue.Ration, by string) (wait time.Duration, err error)
+	Note(context.Context, queue.AuditEntry) error
+	Audit(ctx context.Context, before string, limit int) ([]queue.AuditEntry, error)
 }
 
 var _ backend = (*queue.Queue)(nil)
@@ -82,7 +96,7 @@ func newHandler(o Options, q backend) *handler {
 	}
 	h := &handler{
 		queue: q, ready: o.Ready, log: o.Logger, keys: newKeyring(o.Tokens, o.Logger), limit: o.MaxBodyBytes,
-		sender: o.Sender, patience: selectionTime, mux: http.NewServeMux(),
+		providers: o.Providers, patience: selectionTime, mux: http.NewServeMux(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_http_requests_total", Help: "Requests answered, by route, method and status.",
 		}, []string{"route", "method", "code"}),
@@ -96,6 +110,8 @@ func newHandler(o Options, q backend) *handler {
 	h.registerBatches()
 	h.registerMailboxes()
 	h.registerFailed()
+	h.registerProvider()
+	h.registerAudit()
 	h.registerHealth()
 	h.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	document(h.api.OpenAPI())
@@ -104,12 +120,12 @@ func newHandler(o Options, q backend) *handler {
 }
 
 type handler struct {
-	queue  backend
-	ready  func(context.Context) error
-	log    *slog.Logger
-	keys   keyring
-	limit  int64
-	sender mail.Address
+	queue     backend
+	ready     func(context.Context) error
+	log       *slog.Logger
+	keys      keyring
+	limit     int64
+	providers *Providers
 	// patience is selectionTime, but in tests.
 	patience time.Duration
 	mux      *http.ServeMux

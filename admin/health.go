@@ -14,7 +14,7 @@ const checkTime = 2 * time.Second
 // health is the body of /livez and /readyz.
 type health struct {
 	Status string            `json:"status" enum:"ok,unavailable" doc:"ok if all checks are."`
-	Checks map[string]string `json:"checks,omitempty" doc:"Each check with ok or failed. Why it failed stands in the log: whoever asks here has shown no token."`
+	Checks map[string]string `json:"checks,omitempty" doc:"Each check with ok or failed. Why it failed stands in the log: whoever asks here has shown no token. provider is ok, degraded or faulty, as information: it does not make the process unavailable."`
 }
 
 type healthOutput struct {
@@ -50,6 +50,12 @@ func (h *handler) readyz(ctx context.Context, _ *struct{}) (*healthOutput, error
 	check("redis", h.queue.Ping)
 	if h.ready != nil {
 		check("process", h.ready)
+	}
+	// A provider that is down is no reason to restart this process, or to send it no requests.
+	ctx, cancel := context.WithTimeout(ctx, checkTime)
+	defer cancel()
+	if health, err := h.queue.Health(ctx); err == nil {
+		out.Body.Checks["provider"] = string(health.State)
 	}
 	return out, nil
 }

@@ -21,12 +21,12 @@ type Provider struct {
 	// Settings are nil while none are active. They never have a secret; Secrets points to those that are set.
 	Settings *provider.Settings `json:"settings,omitempty" doc:"The settings, with every default filled in and without secrets. What is written back without a secret keeps the one that is set."`
 	Secrets  []string           `json:"secrets,omitempty" doc:"JSON pointers into settings, of the secrets that are set."`
-	Health   Health             `json:"health" doc:"How the provider does, as attempts have found it."`
+	Health   ProviderHealth     `json:"health" doc:"How the provider does, as attempts have found it."`
 	Open     int                `json:"open" doc:"How many messages have not ended: they wait, or are being sent."`
 }
 
-// Health is how a provider does.
-type Health struct {
+// ProviderHealth is how a provider does.
+type ProviderHealth struct {
 	// State is "ok", "degraded" or "faulty".
 	State   string    `json:"state" enum:"ok,degraded,faulty" doc:"ok: mail goes, as far as anybody knows. degraded: some does not. faulty: none does, and somebody has to see to it."`
 	Summary string    `json:"summary" doc:"The same as a sentence for people."`
@@ -125,7 +125,7 @@ type AuditEntry struct {
 	At     time.Time `json:"at" doc:"When."`
 	By     string    `json:"by,omitempty" doc:"The name of the token; left out of a configuration file."`
 	From   string    `json:"from,omitempty" doc:"Where it came from: an IP address, or the host of a configuration file."`
-	Action string    `json:"action" enum:"provider.set,provider.clear,provider.reseal,provider.verify,provider.test,mailbox.pause,mailbox.resume,failed.requeue,failed.delete,message.cancel,batch.cancel,unreadable" doc:"What was done, or asked for."`
+	Action string    `json:"action" enum:"provider.set,provider.clear,provider.reseal,provider.verify,provider.test,mailbox.pause,mailbox.resume,failed.requeue,failed.delete,unreadable" doc:"What was done, or asked for."`
 	Target string    `json:"target,omitempty" doc:"What it was done to: a kind of provider, a mailbox (* for everything), an id."`
 	Detail string    `json:"detail,omitempty" doc:"More, in words."`
 }

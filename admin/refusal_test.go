@@ -254,7 +254,7 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 	a := serve(t, nil)
 	paths := 0
 	for path, item := range newHandler(Options{}, a.queue).api.OpenAPI().Paths {
-		for method, op := range map[string]bool{"GET": item.Get != nil, "POST": item.Post != nil} {
+		for method, op := range map[string]bool{"GET": item.Get != nil, "POST": item.Post != nil, "PUT": item.Put != nil, "DELETE": item.Delete != nil} {
 			if !op || !strings.HasPrefix(path, "/v1/") {
 				continue
 			}
@@ -264,8 +264,8 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 			}
 		}
 	}
-	if paths != 16 {
-		t.Errorf("%d operations were tried, want 16", paths)
+	if paths != 23 {
+		t.Errorf("%d operations were tried, want 23", paths)
 	}
 }
 
@@ -409,6 +409,23 @@ func (f faulty) Requeue(context.Context, queue.FailedFilter, queue.SelectionOpti
 }
 func (f faulty) DeleteFailed(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error) {
 	return queue.SelectionStep{}, f.fail()
+}
+func (f faulty) Provider(context.Context) (*queue.Provider, error) { return nil, f.fail() }
+func (f faulty) Health(context.Context) (*queue.Health, error)     { return nil, f.fail() }
+func (f faulty) ActivateProvider(context.Context, queue.ProviderChange) (string, error) {
+	return "", f.fail()
+}
+func (f faulty) ResealProvider(context.Context, *queue.Provider, string, queue.AuditEntry) error {
+	return f.fail()
+}
+func (f faulty) Underway(context.Context) (int, error)               { return 0, f.fail() }
+func (f faulty) Release(context.Context, string, bool) (bool, error) { return false, f.fail() }
+func (f faulty) Take(context.Context, queue.Ration, string) (time.Duration, error) {
+	return 0, f.fail()
+}
+func (f faulty) Note(context.Context, queue.AuditEntry) error { return f.fail() }
+func (f faulty) Audit(context.Context, string, int) ([]queue.AuditEntry, error) {
+	return nil, f.fail()
 }
 func (f faulty) Outgoing(context.Context, string) (*mail.Outgoing, error) { return nil, f.fail() }
 func (f faulty) Ping(context.Context) error                               { return f.fail() }

@@ -63,12 +63,12 @@ func (q *Queue) Note(ctx context.Context, e AuditEntry) error {
 var auditIDs = regexp.MustCompile(`^[0-9]{1,15}-[0-9]{1,9}$`)
 
 // Audit lists what was noted, newest first: at most limit entries before the one with the id before ("": from the newest). It
-// keeps some 10,000. An id of another form is ErrNotFound.
+// keeps some 10,000. An id of another form is ErrCursor.
 func (q *Queue) Audit(ctx context.Context, before string, limit int) ([]AuditEntry, error) {
 	newest := "+"
 	if before != "" {
 		if !auditIDs.MatchString(before) {
-			return nil, ErrNotFound
+			return nil, ErrCursor
 		}
 		newest = "(" + before
 	}

@@ -329,3 +329,18 @@ func (q *Queue) Resume(ctx context.Context, key string, by Author) (bool, error)
 	q.recent.forget()
 	return changed == 1, nil
 }
+
+// Release ends a key's hold, for whoever has seen that its reason is gone; with try one attempt is to tell whether it is, at once.
+// What the provider asked to be silent for stays silent, and pauses stay. It reports whether there was a hold.
+func (q *Queue) Release(ctx context.Context, key string, try bool) (bool, error) {
+	how := "go"
+	if try {
+		how = "try"
+	}
+	was, err := q.run(ctx, "release", strings.ToLower(key), how).Int()
+	if err != nil {
+		return false, fmt.Errorf("queue: release: %w", err)
+	}
+	q.recent.forget()
+	return was == 1, nil
+}

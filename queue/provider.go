@@ -89,8 +89,8 @@ type Provider struct {
 	Fingerprint, Salt string
 	// Declared says that a process runs whose configuration file has settings.
 	Declared bool
-	// Sender is the provider's own.
-	Sender string
+	// Sender is the provider's own; Account what limits bind if one account sends for all, else "".
+	Sender, Account string
 }
 
 // Errors of changing the provider. Match with errors.Is.
@@ -113,6 +113,9 @@ func (q *Queue) Provider(ctx context.Context) (*Provider, error) {
 	p := &Provider{Kind: f["kind"], Version: f["version"], ID: f["id"], Number: atoi(f["number"]), Source: Source(f["source"]), By: f["by"],
 		Since: unixMilli(f["since"]), Shown: f["shown"], Sealed: f["sealed"], Fingerprint: f["fingerprint"], Salt: f["salt"],
 		Declared: declared.Val() == 1, Sender: f["sender"]}
+	if f["mode"] == string(ByAccount) {
+		p.Account = f["key"]
+	}
 	if p.Version == "" {
 		p.Kind = NoProvider
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -16,53 +17,79 @@ import (
 	"github.com/postroom/postroom/throttle"
 )
 
-// newSender makes the sender that settings ask for, and what ends it.
-func newSender(cfg *config.Config, settings *provider.Settings, log *slog.Logger) (provider.Sender, func() error, error) {
+// parts are what a sender, or a check, is made of beside the settings.
+type parts struct {
+	tokens *oauth.Source // nil: none are needed
+	smtp   smtp.Options
+	graph  graph.Options
+}
+
+func newParts(cfg *config.Config, settings *provider.Settings, log *slog.Logger) (*parts, error) {
 	guard, problems := provider.NewGuard(cfg.Network.Forbidden)
 	if len(problems) > 0 {
-		return nil, nil, fmt.Errorf("network.forbidden: %w", &mail.Invalid{Problems: problems})
+		return nil, fmt.Errorf("network.forbidden: %w", &mail.Invalid{Problems: problems})
 	}
-	if settings.Kind == provider.KindMicrosoft365 {
-		tokens, err := oauth.ForMicrosoft365(&settings.Microsoft365, oauth.Options{Guard: guard, Logger: log})
-		if err != nil {
-			return nil, nil, err
-		}
-		return withTokens(tokens, func() (provider.Sender, error) {
-			return graph.New(*settings, graph.Options{Tokens: tokens, Guard: guard})
-		})
-	}
+	p := &parts{smtp: smtp.Options{Guard: guard, Logger: log}, graph: graph.Options{Guard: guard}}
 	// The deadline of an attempt, seen from outside, comes after every time-out within it.
-	o := smtp.Options{Guard: guard, Logger: log}
-	if spare := o.Timeouts.Longest() - cfg.Worker.AttemptTimeout; spare >= 0 {
-		o.Timeouts.Attempt = max(cfg.Worker.AttemptTimeout-finalTimeout-time.Minute, time.Minute)
+	if spare := p.smtp.Timeouts.Longest() - cfg.Worker.AttemptTimeout; spare >= 0 {
+		p.smtp.Timeouts.Attempt = max(cfg.Worker.AttemptTimeout-finalTimeout-time.Minute, time.Minute)
 	}
-	if settings.SMTP.Auth.Method == provider.AuthOAuth2 {
-		tokens, err := oauth.ForSMTP(&settings.SMTP, oauth.Options{Guard: guard, Logger: log})
-		if err != nil {
-			return nil, nil, err
-		}
-		o.Tokens = tokens
-		return withTokens(tokens, func() (provider.Sender, error) { return smtp.New(*settings, o) })
+	var err error
+	switch {
+	case settings.Kind == provider.KindMicrosoft365:
+		p.tokens, err = oauth.ForMicrosoft365(&settings.Microsoft365, oauth.Options{Guard: guard, Logger: log})
+	case settings.SMTP.Auth.Method == provider.AuthOAuth2:
+		p.tokens, err = oauth.ForSMTP(&settings.SMTP, oauth.Options{Guard: guard, Logger: log})
 	}
-	sender, err := smtp.New(*settings, o)
+	if err != nil {
+		return nil, err
+	}
+	if p.tokens != nil { // a nil *oauth.Source is no nil provider.Tokens
+		p.smtp.Tokens, p.graph.Tokens = p.tokens, p.tokens
+	}
+	return p, nil
+}
+
+func (p *parts) close() {
+	if p.tokens != nil {
+		p.tokens.Close()
+	}
+}
+
+// newSender makes the sender that settings ask for, and what ends it.
+func newSender(cfg *config.Config, settings *provider.Settings, log *slog.Logger) (provider.Sender, func() error, error) {
+	p, err := newParts(cfg, settings, log)
 	if err != nil {
 		return nil, nil, err
 	}
-	return sender, sender.Close, nil
-}
-
-// withTokens makes a sender that ends together with its source of tokens.
-func withTokens(tokens *oauth.Source, make func() (provider.Sender, error)) (provider.Sender, func() error, error) {
-	sender, err := make()
+	var sender provider.Sender
+	if settings.Kind == provider.KindMicrosoft365 {
+		sender, err = graph.New(*settings, p.graph)
+	} else {
+		sender, err = smtp.New(*settings, p.smtp)
+	}
 	if err != nil {
-		tokens.Close()
+		p.close()
 		return nil, nil, err
 	}
 	return sender, func() error {
 		err := sender.Close()
-		tokens.Close()
+		p.close()
 		return err
 	}, nil
+}
+
+// check tries settings, in steps, and sends nothing.
+func (p *providers) check(ctx context.Context, settings *provider.Settings) ([]provider.Step, error) {
+	with, err := newParts(p.config, settings, p.log)
+	if err != nil {
+		return nil, err
+	}
+	defer with.close()
+	if settings.Kind == provider.KindMicrosoft365 {
+		return graph.Check(ctx, *settings, with.graph)
+	}
+	return smtp.Check(ctx, *settings, with.smtp)
 }
 
 // finalTimeout is how long the reply to the final dot is awaited (RFC 5321, section 4.5.3.2.6).

@@ -228,9 +228,8 @@ func (s *server) prepareHTTP() error {
 	cfg := s.config
 	o := admin.Options{Queue: s.queue, MaxBodyBytes: cfg.HTTP.MaxBodyBytes, Gatherer: s.registry, Registerer: s.registry,
 		Version: version(), Logger: s.log}
-	if cfg.Provider != nil {
-		o.Sender = cfg.Provider.Sender
-	}
+	host, _ := os.Hostname()
+	o.Providers = &admin.Providers{Keys: s.providers.keys, Settings: s.providers.settings, Active: activeProvider, Check: s.providers.check, Host: host}
 	if s.consumer != nil {
 		o.Ready = s.consumer.Ready
 	}
