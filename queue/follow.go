@@ -100,6 +100,10 @@ const followPause = 5 * time.Second
 // process that can't begin anything must not take turns from those that can.
 func (c *Consumer) follow(ctx context.Context, f *fetchers) error {
 	s := &c.settings
+	// A message that is lost is made up for by the lease's next renewal.
+	changes := c.queue.redis.Subscribe(ctx, c.queue.key("provider"))
+	defer func() { _ = changes.Close() }()
+	changed := changes.Channel()
 	for {
 		again := time.Duration(0)
 		p, err := c.queue.Provider(ctx)
@@ -123,6 +127,7 @@ func (c *Consumer) follow(ctx context.Context, f *fetchers) error {
 		case <-ctx.Done():
 			return nil
 		case <-s.look:
+		case <-changed:
 		case <-timer:
 		}
 	}

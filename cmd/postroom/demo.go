@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -89,7 +90,7 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	token := rand.Text()
 	sum := sha256.Sum256([]byte(token))
 	cfg := config.Default()
-	cfg.Provider = &peer.settings
+	cfg.Secrets.Keys = []provider.Secret{provider.Secret(base64.StdEncoding.EncodeToString(random()))}
 	cfg.Auth.Tokens = []config.Token{{Name: "demo", Role: "admin", SHA256: hex.EncodeToString(sum[:])}}
 	cfg.HTTP.Listen = "127.0.0.1:0"
 	client := redis.NewClient(&redis.Options{Addr: store.Addr(), PoolSize: connections(cfg)})
@@ -115,6 +116,7 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	d.say("  To try the commands in another terminal:")
 	d.say("    export POSTROOM_URL=%s POSTROOM_TOKEN=%s", api, token)
 	d.say("    postroom send --to you@example.com --kind alert --subject Hello --text 'It works.'")
+	d.say("    postroom provider show; postroom provider verify")
 	if d.kind == provider.KindMicrosoft365 {
 		d.say("    postroom mailbox explain %s", demoSender.Address)
 	}
@@ -122,6 +124,11 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	producer, err := admin.NewClient(api, token, http.DefaultClient)
 	if err != nil {
 		return err
+	}
+	if chosen, err := producer.SetProvider(ctx, &peer.settings, true); err != nil {
+		return fmt.Errorf("demo: %w", err)
+	} else if chosen.Result != "saved" {
+		return fmt.Errorf("demo: the provider: %s", chosen.Summary)
 	}
 	sent, err := d.sendSample(ctx, producer)
 	if err != nil {

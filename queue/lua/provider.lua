@@ -11,7 +11,7 @@
 -- lasts, 5 a hold that the settings begin with, as they were tried and refused ("": none): ms, longest, reason and outcome, by tabs,
 -- 6 entry for the audit ("": none), 7 fields that belong to the settings, counted with their values, then those; then fields and
 -- values of the limits ("" for none).
--- Answer: {"done", version}; {"changed"} (something else is active than was expected) or {"declared"}.
+-- Every process is told by a message on the channel P.."provider". Answer: {"done", version}; {"changed"} (something else is active than was expected) or {"declared"}.
 local what, id, expected = ARGV[1], ARGV[2], ARGV[3]
 local settings = tonumber(ARGV[7])
 local now = now_ms()
@@ -42,6 +42,7 @@ end
 redis.call('HSET', P .. 'provider', unpack(ARGV, 8, 7 + settings))
 if #ARGV > 7 + settings then redis.call('HSET', P .. 'provider', unpack(ARGV, 8 + settings)) end
 if what ~= 'declare' or not same then audit(ARGV[6]) end
+if not same then redis.call('PUBLISH', P .. 'provider', version) end
 if what == 'reseal' then return {'done', version} end
 
 -- Whoever was to be looked at later, as the former limits had it, is looked at now.
