@@ -181,7 +181,9 @@ func (h *handler) setProvider(ctx context.Context, in *setProviderInput) (*provi
 			out.Result = "saved_not_valid"
 			change.Entry.Detail += ", which did not work"
 			if !same { // of the same settings attempts know more
-				change.Refused = failed.Outcome
+				refused := *failed.Outcome
+				refused.Scope = mail.ScopeProvider // all mail is held
+				change.Refused = &refused
 			}
 		}
 	}
@@ -298,8 +300,8 @@ func (h *handler) activate(ctx context.Context, former *queue.Provider, change q
 			return nil, h.refused(ctx, err)
 		}
 	} else if out.Result == "saved" {
-		if _, err := h.queue.Release(ctx, queue.Everything, false); err != nil {
-			return nil, h.refused(ctx, err)
+		if err := h.release(ctx, former, false); err != nil {
+			return nil, err
 		}
 	}
 	h.log.Info("the provider's settings have changed", "kind", change.Entry.Target, "version", version, "by", change.Entry.By, "result", out.Result, "underway", out.Underway)

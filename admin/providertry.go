@@ -52,8 +52,8 @@ func (h *handler) verifyProvider(ctx context.Context, in *tryInput) (*verifyOutp
 	failed := provider.Failed(steps)
 	if failed == nil && body.Settings == nil {
 		// What was held for everybody has been seen to work.
-		if _, err := h.queue.Release(ctx, queue.Everything, false); err != nil {
-			return nil, h.refused(ctx, err)
+		if err := h.release(ctx, active, false); err != nil {
+			return nil, err
 		}
 	}
 	v := Verification{Valid: failed == nil, Summary: "The settings work, as far as that can be known without sending.", Steps: stepsOf(settings, steps)}
@@ -93,6 +93,23 @@ func (h *handler) check(ctx context.Context, s *provider.Settings) ([]provider.S
 	ctx, cancel := context.WithTimeout(ctx, checkPatience)
 	defer cancel()
 	return h.providers.Check(ctx, s)
+}
+
+// release ends what holds all mail, or that of the provider's own sender, but for what the provider has asked for; with try one
+// attempt is to tell whether that was right.
+func (h *handler) release(ctx context.Context, active *queue.Provider, try bool) error {
+	held := []string{queue.Everything}
+	if active.Account != "" {
+		held = append(held, active.Account)
+	} else if try {
+		held = append(held, active.Sender)
+	}
+	for _, key := range held {
+		if _, err := h.queue.Release(ctx, key, try); err != nil {
+			return h.refused(ctx, err)
+		}
+	}
+	return nil
 }
 
 func stepsOf(s *provider.Settings, steps []provider.Step) []Step {
@@ -138,14 +155,8 @@ func (h *handler) testProvider(ctx context.Context, in *tryInput) (*testOutput, 
 		return nil, h.refused(ctx, err)
 	}
 	// If something is held, this mail is to tell whether it still has to be.
-	key := active.Account
-	if key == "" {
-		key = active.Sender
-	}
-	for _, held := range []string{queue.Everything, key} {
-		if _, err := h.queue.Release(ctx, held, true); err != nil {
-			return nil, h.refused(ctx, err)
-		}
+	if err := h.release(ctx, active, true); err != nil {
+		return nil, err
 	}
 	begun := time.Now()
 	receipt, err := h.queue.Enqueue(ctx, h.testMail(to, authorOf(ctx).Name, begun))
@@ -185,6 +196,11 @@ func (h *handler) awaitTest(ctx context.Context, id string) (*TestResult, error)
 			return &TestResult{State: "delivered", Summary: "The provider took the mail. It can still come back, if the address does not exist."}, nil
 		}
 		last := lastRefusal(s)
+		if last == nil && s.State == queue.Queued {
+			if last, err = h.metByAnother(ctx, s); err != nil {
+				return nil, err
+			}
+		}
 		ended := s.State != queue.Queued && s.State != queue.Sending
 		if waiting.Err() != nil || ended || last != nil && s.State == queue.Queued {
 			return h.endTest(context.WithoutCancel(ctx), s, last)
@@ -194,6 +210,15 @@ func (h *handler) awaitTest(ctx context.Context, id string) (*TestResult, error)
 		case <-tick.C:
 		}
 	}
+}
+
+// metByAnother gives the refusal that holds a test mail, which another message has met since it was released; nil if none does.
+func (h *handler) metByAnother(ctx context.Context, s *queue.MessageStatus) (*queue.OutcomeReport, error) {
+	o, err := h.queue.Outlook(ctx, s)
+	if err != nil || o == nil || o.Wait != queue.WaitsForHold || o.Silence.Trying || o.Silence.Reason == mail.Throttled.String() {
+		return nil, err
+	}
+	return &o.Silence.Last, nil
 }
 
 // lastRefusal gives what the last attempt met that the provider saw; nil if there was none.

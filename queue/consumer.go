@@ -114,7 +114,7 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
 		alerts: q.options.Namespace + ":alert", mail: q.options.Namespace + ":mail",
 		calls: make(chan *nextCall), here: make(chan struct{}, o.AlertConcurrency),
-		looking: make(chan struct{}, o.Concurrency), settings: settings{look: make(chan struct{}, 1), faulty: "not loaded yet"},
+		looking: make(chan struct{}, o.Concurrency), settings: settings{look: make(chan struct{}, 1), told: make(chan struct{}, 1)},
 	}
 }
 

@@ -22,6 +22,7 @@ type using struct {
 // settings are those that a process sends with. While now is nil nothing begins.
 type settings struct {
 	look chan struct{} // filled when somebody is to see which are active
+	told chan struct{} // filled when the others are to be told what state gives
 
 	mu      sync.Mutex
 	now     *using
@@ -58,6 +59,10 @@ func (s *settings) decide(u *using, faulty string) {
 		s.now.end()
 	}
 	s.now, s.faulty = u, faulty
+	select {
+	case s.told <- struct{}{}:
+	default:
+	}
 	if s.decided != nil {
 		close(s.decided)
 		s.decided = nil

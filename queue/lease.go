@@ -79,6 +79,7 @@ func (c *Consumer) keepLease(ctx context.Context, ready chan<- struct{}) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
+		case <-c.settings.told:
 		}
 	}
 }

@@ -55,7 +55,8 @@ redis.call('UNLINK', P .. 'units')
 if not provider then return {'done', ''} end
 if ARGV[5] ~= '' then
   local ms, longest, reason, outcome = string.match(ARGV[5], '^([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$')
-  hold('*', {ms = tonumber(ms), longest = tonumber(longest), reason = reason, outcome = outcome}, now)
+  -- Where it would be held if attempts had met this.
+  hold(provider.mode == 'account' and provider.key or '*', {ms = tonumber(ms), longest = tonumber(longest), reason = reason, outcome = outcome}, now)
 end
 if provider.all_concurrency < math.huge then
   for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
