@@ -82,7 +82,7 @@ func TestTheDocumentHasEveryOperation(t *testing.T) {
 	}
 	always := []string{"401", "403", "422", "500", "503"}
 	withID := append([]string{"200", "404"}, always...)
-	withMail := append([]string{"202", "400", "408", "413", "415"}, always...)
+	withMail := append([]string{"202", "400", "408", "409", "413", "415"}, always...)
 	want := map[string]struct {
 		role     string
 		statuses []string

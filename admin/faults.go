@@ -19,7 +19,10 @@ const statusClientGone = 499
 // refused turns an error of the queue into the problem that answers the request, and logs it if it is about us.
 func (h *handler) refused(ctx context.Context, err error) error {
 	var invalid *mail.Invalid
+	var told *Problem
 	switch {
+	case errors.As(err, &told):
+		return told
 	case errors.As(err, &invalid):
 		return invalidMessage.invalid("Nothing was accepted. Correct what errors names.", invalid.Problems, mostInvalid)
 	case errors.Is(err, queue.ErrNotFound):
@@ -30,6 +33,8 @@ func (h *handler) refused(ctx context.Context, err error) error {
 		return notFailed.problem("It was delivered, cancelled or has expired, and its content is no longer kept: see GET /v1/messages/{id}.")
 	case errors.Is(err, queue.ErrIdempotencyConflict):
 		return idempotencyConflict.problem("Nothing was accepted. Use a new key for each request, and the same only to repeat one as it was.")
+	case errors.Is(err, queue.ErrIdempotencyRunning):
+		return idempotencyRunning.after(5*time.Second, "Repeat the request for its answer. It goes on for a minute after its client has gone silent.")
 	case errors.Is(err, queue.ErrFull):
 		return full.after(30*time.Second, "Nothing was accepted. Repeat the request when some mail has gone out; content.max_bytes is the bound.")
 	case errors.Is(err, queue.ErrStagingExpired):

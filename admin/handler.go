@@ -47,6 +47,7 @@ type Options struct {
 type backend interface {
 	Enqueue(context.Context, mail.Message, ...queue.Option) (queue.Receipt, error)
 	EnqueueBatch(context.Context, mail.Batch, ...queue.Option) (queue.BatchReceipt, error)
+	OpenBatch(context.Context, mail.Message, ...queue.Option) (*queue.BatchStream, error)
 	Message(ctx context.Context, id string) (*queue.MessageStatus, error)
 	Batch(ctx context.Context, id string) (*queue.BatchStatus, error)
 	CancelMessage(ctx context.Context, id string) error

@@ -17,7 +17,7 @@ var (
 	always   = []refusal{noTokens, unauthorized, forbidden, invalidRequest, internal, unavailable}
 	withID   = append(slices.Clip(always), notFound)
 	withMail = append(slices.Clip(always), malformedJSON, incompleteBody, badIdempotencyKey, bodyTooSlow, bodyTooLarge,
-		wrongMediaType, invalidMessage, idempotencyConflict, full, tookTooLong)
+		wrongMediaType, invalidMessage, idempotencyConflict, idempotencyRunning, full, tookTooLong)
 )
 
 func (h *handler) registerMessages() {

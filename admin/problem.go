@@ -130,6 +130,7 @@ var (
 	invalidMessage      = refusal{"invalid-message", 422, "The message can't be accepted"}
 	invalidRecipient    = refusal{"invalid-recipient", 422, "The recipient can't be accepted"}
 	invalidSettings     = refusal{"invalid-settings", 422, "The settings can't be used"}
+	idempotencyRunning  = refusal{"idempotency-running", 409, "A request with the same Idempotency-Key is under way"}
 	idempotencyConflict = refusal{"idempotency-conflict", 422, "The Idempotency-Key was used for another request"}
 	tooManyTries        = refusal{"too-many-tries", 429, "The provider's settings were saved or tried too often"}
 	internal            = refusal{"internal", 500, "Something is wrong here"}

@@ -192,6 +192,34 @@ func TestRefusals(t *testing.T) {
 		"a delete of everything":    {token: operatorToken, path: "/v1/failed/delete", body: `{"dry_run": false}`, want: invalidRequest, at: "/all", reason: "Nothing was deleted"},
 		"a delete, not a cursor":    {token: adminToken, path: "/v1/failed/delete", body: `{"filter": {"recipient": "@example.net"}, "cursor": "12"}`, want: invalidRequest, at: "/cursor", reason: "Nothing was deleted"},
 
+		"too low for the provider": {method: "GET", path: "/v1/provider", want: forbidden, reason: "operator"},
+		"too low for the audit":    {method: "GET", path: "/v1/audit", want: forbidden, reason: "operator"},
+		"too low to set one":       {method: "PUT", token: operatorToken, path: "/v1/provider", body: byRelay, want: forbidden, reason: "admin"},
+		"too low to clear it":      {method: "DELETE", token: operatorToken, path: "/v1/provider", want: forbidden},
+		"too low to verify":        {token: operatorToken, path: "/v1/provider/verify", body: `{}`, want: forbidden},
+		"too low to test":          {token: operatorToken, path: "/v1/provider/test", body: `{"to": "ada@example.net"}`, want: forbidden},
+		"too low to reseal":        {token: operatorToken, path: "/v1/provider/reseal", want: forbidden},
+		"a provider as a form":     {method: "PUT", token: adminToken, path: "/v1/provider", header: []string{"Content-Type", ""}, body: byRelay, want: wrongMediaType},
+		"a provider of nothing":    {method: "PUT", token: adminToken, path: "/v1/provider", header: []string{"Content-Type", "application/json"}, want: malformedJSON, reason: "empty"},
+		"a provider too large":     {method: "PUT", token: adminToken, path: "/v1/provider", body: byRelay + strings.Repeat(" ", smallLimit), want: bodyTooLarge},
+		"a provider by text":       {method: "PUT", token: adminToken, path: "/v1/provider", body: `{"smtp": {"port": "587", "auth": "maybe"}}`, want: invalidRequest, at: "/smtp/port,/smtp/auth", reason: "not a whole number"},
+		"a provider in query":      {method: "PUT", token: adminToken, path: "/v1/provider?kind=none", body: byRelay, want: invalidRequest, at: "query.kind"},
+		"a provider, maybe tried":  {method: "PUT", token: adminToken, path: "/v1/provider?verify=maybe", body: byRelay, want: invalidRequest, at: "query.verify"},
+		"a provider by POST":       {token: adminToken, path: "/v1/provider", body: byRelay, want: methodNotAllowed, reason: "PUT"},
+		"a verify by GET":          {method: "GET", token: adminToken, path: "/v1/provider/verify", want: methodNotAllowed, reason: "POST"},
+		"a verify of nothing said": {token: adminToken, path: "/v1/provider/verify", header: []string{"Content-Type", "application/json"}, want: malformedJSON},
+		"a verify of the unknown":  {token: adminToken, path: "/v1/provider/verify", body: `{"settings": {"kind": "smtp", "smtp": {"hostname": "maybe"}}}`, want: invalidRequest, at: "/settings/smtp/hostname"},
+		"a test to nobody":         {token: adminToken, path: "/v1/provider/test", body: `{}`, want: invalidRequest, at: "/to", reason: "Nothing was sent"},
+		"a test to no address":     {token: adminToken, path: "/v1/provider/test", body: `{"to": "ada at home"}`, want: invalidRequest, at: "/to"},
+		"a test to a list":         {token: adminToken, path: "/v1/provider/test", body: `{"to": ["ada@example.net"]}`, want: invalidRequest, at: "/to", reason: "not a string"},
+		"audit, a page of nothing": {method: "GET", token: operatorToken, path: "/v1/audit?limit=0", want: invalidRequest, at: "query.limit"},
+		"audit, a page too long":   {method: "GET", token: operatorToken, path: "/v1/audit?limit=1001", want: invalidRequest, at: "query.limit"},
+		"audit, page 2":            {method: "GET", token: operatorToken, path: "/v1/audit?page=2", want: invalidRequest, at: "query.page"},
+		"audit, not a cursor":      {method: "GET", token: operatorToken, path: "/v1/audit?cursor=maybe", want: invalidRequest, at: "query.cursor", reason: "next"},
+		"audit, a cursor and more": {method: "GET", token: operatorToken, path: "/v1/audit?cursor=1-0,2-0", want: invalidRequest, at: "query.cursor"},
+		"audit, a cursor too long": {method: "GET", token: operatorToken, path: "/v1/audit?cursor=" + strings.Repeat("1", 65), want: invalidRequest, at: "query.cursor"},
+		"an entry of the audit":    {method: "DELETE", token: adminToken, path: "/v1/audit", want: methodNotAllowed, reason: "GET"},
+
 		"a batch of nobody":        {body: `{"message": {"kind": "report", "subject": "s", "text": "t"}, "recipients": []}`, want: invalidMessage, at: "/recipients"},
 		"a batch with to":          {body: batch(`"subject"`, `"to": [{"address": "ada@example.net"}], "subject"`), want: invalidMessage, at: "/message/to"},
 		"a wrong template":         {body: batch("Hello {{.name}}", "Hello {{.name"), want: invalidMessage, at: "/message/subject"},
@@ -385,6 +413,9 @@ func (f faulty) Enqueue(context.Context, mail.Message, ...queue.Option) (queue.R
 func (f faulty) EnqueueBatch(context.Context, mail.Batch, ...queue.Option) (queue.BatchReceipt, error) {
 	return queue.BatchReceipt{}, f.fail()
 }
+func (f faulty) OpenBatch(context.Context, mail.Message, ...queue.Option) (*queue.BatchStream, error) {
+	return nil, f.fail()
+}
 func (f faulty) Message(context.Context, string) (*queue.MessageStatus, error) { return nil, f.fail() }
 func (f faulty) Batch(context.Context, string) (*queue.BatchStatus, error)     { return nil, f.fail() }
 func (f faulty) CancelMessage(context.Context, string) error                   { return f.fail() }
@@ -477,7 +508,7 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 					return fmt.Errorf("queue: step: %w", err)
 				}
 			}
-			server := httptest.NewServer(newHandler(Options{Tokens: testTokens(), Logger: log.logger()}, faulty{fail}))
+			server := httptest.NewServer(newHandler(Options{Tokens: testTokens(), Logger: log.logger(), Providers: &Providers{}}, faulty{fail}))
 			defer server.Close()
 			a := &api{Server: server}
 			const id = "/01JZ3Q8Y6M2V7T4K9RBC5XWDHE"
@@ -495,6 +526,13 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 				a.call(t, "POST", "/v1/pause", adminToken, onePause),
 				a.call(t, "POST", "/v1/resume", adminToken, ""),
 				a.call(t, "GET", "/v1/failed"+id+"/eml", adminToken, ""),
+				a.call(t, "GET", "/v1/provider", adminToken, ""),
+				a.call(t, "PUT", "/v1/provider", adminToken, byRelay),
+				a.call(t, "DELETE", "/v1/provider", adminToken, ""),
+				a.call(t, "POST", "/v1/provider/verify", adminToken, `{}`),
+				a.call(t, "POST", "/v1/provider/test", adminToken, `{"to": "ada@example.net"}`),
+				a.call(t, "POST", "/v1/provider/reseal", adminToken, ""),
+				a.call(t, "GET", "/v1/audit", adminToken, ""),
 			}
 			if test.want != invalidMessage { // what it finds wrong with a filter is no fault of a message
 				replies = append(replies,

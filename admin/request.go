@@ -34,11 +34,17 @@ func (h *handler) role(least Role) huma.Middlewares {
 
 // original is what an input embeds to have the request itself. Bodies are not left to huma, which would hold them twice, as
 // bytes and as values, and repeat parts of them in its answers.
-type original struct{ request *http.Request }
+type original struct {
+	request *http.Request
+	// control sets the time that the client has for the body.
+	control *http.ResponseController
+}
 
 // Resolve implements huma.Resolver.
 func (o *original) Resolve(ctx huma.Context) []error {
-	o.request, _ = humago.Unwrap(ctx)
+	var w http.ResponseWriter
+	o.request, w = humago.Unwrap(ctx)
+	o.control = http.NewResponseController(w)
 	return nil
 }
 

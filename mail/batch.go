@@ -14,54 +14,33 @@ import (
 // problems of each recipient that cannot be accepted, by index; the others can. All fields are pointers into the batch.
 // The message and each recipient that has no problem are brought into canonical form.
 func (b *Batch) Validate(l Limits, now time.Time) (refused map[int][]Problem, err error) {
-	l = l.orDefault()
-	p := problems{at: "/message"}
-	shared := p.message(b.Message, l, now)
-	if len(shared.To) > 0 {
-		p.add("/to", "is not empty: name the recipients in recipients")
-	}
-	content, err := NewContent(&shared, true)
-	if invalid, ok := err.(*Invalid); ok {
-		for _, one := range invalid.Problems {
-			p.add(one.Field, one.Reason)
-		}
-	}
-	p.at = ""
-	switch n := len(b.Recipients); {
-	case n == 0:
+	check, p := newBatchCheck(b.Message, l, now)
+	if len(b.Recipients) == 0 {
 		p.add("/recipients", "is empty: name at least one")
-	case n > l.MaxBatch:
-		p.add("/recipients", "has more than "+strconv.Itoa(l.MaxBatch)+" entries: split the batch")
+	} else if many := check.Room(len(b.Recipients)); many != nil {
+		p.add(many.Field, many.Reason)
 		return nil, p.err()
 	}
-
-	check := recipientCheck{limits: l, shared: &shared, content: content, others: len(shared.Cc) + len(shared.Bcc)}
-	check.room = l.MaxBytes - shared.encodedSize() + quotedSize(shared.Text) + quotedSize(shared.HTML)
-	if check.room < 0 {
-		p.add("/message", tooLarge(l))
-		check.content = nil
-	}
 	for i := range b.Recipients {
-		own := problems{at: element("/recipients", i)}
-		r := check.recipient(&own, b.Recipients[i])
-		if len(own.list) == 0 {
+		r, problems := check.Recipient(i, b.Recipients[i])
+		if len(problems) == 0 {
 			b.Recipients[i] = r
 			continue
 		}
 		if refused == nil {
 			refused = make(map[int][]Problem)
 		}
-		refused[i] = own.list
+		refused[i] = problems
 	}
 	if err := p.err(); err != nil {
 		return refused, err
 	}
-	b.Message = shared
+	b.Message = *check.shared
 	return refused, nil
 }
 
-// recipientCheck is what all recipients of a batch are checked against.
-type recipientCheck struct {
+// BatchCheck checks a batch piece by piece, as Batch.Validate does: first what all share, then one recipient after the other.
+type BatchCheck struct {
 	limits Limits
 	shared *Message
 	// content is nil if the templates cannot or need not be filled.
@@ -72,8 +51,59 @@ type recipientCheck struct {
 	room int64
 }
 
+// NewBatchCheck checks what a batch's messages share. The error is an *Invalid with every fault, whose fields are pointers into the
+// batch.
+func NewBatchCheck(m Message, l Limits, now time.Time) (*BatchCheck, error) {
+	c, p := newBatchCheck(m, l, now)
+	if err := p.err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+func newBatchCheck(m Message, l Limits, now time.Time) (*BatchCheck, *problems) {
+	l = l.orDefault()
+	p := &problems{at: "/message"}
+	shared := p.message(m, l, now)
+	if len(shared.To) > 0 {
+		p.add("/to", "is not empty: name the recipients in recipients")
+	}
+	content, err := NewContent(&shared, true)
+	if invalid, ok := err.(*Invalid); ok {
+		for _, one := range invalid.Problems {
+			p.add(one.Field, one.Reason)
+		}
+	}
+	p.at = ""
+	c := &BatchCheck{limits: l, shared: &shared, content: content, others: len(shared.Cc) + len(shared.Bcc)}
+	c.room = l.MaxBytes - shared.encodedSize() + quotedSize(shared.Text) + quotedSize(shared.HTML)
+	if c.room < 0 {
+		p.add("/message", tooLarge(l))
+		c.content = nil
+	}
+	return c, p
+}
+
+// Message gives what is shared in canonical form.
+func (c *BatchCheck) Message() Message { return *c.shared }
+
+// Recipient checks the recipient with an index, and gives it in canonical form; the problems say why it can't be accepted.
+func (c *BatchCheck) Recipient(i int, r Recipient) (Recipient, []Problem) {
+	own := problems{at: element("/recipients", i)}
+	r = c.recipient(&own, r)
+	return r, own.list
+}
+
+// Room says what is wrong with a batch of n recipients; nil if nothing is.
+func (c *BatchCheck) Room(n int) *Problem {
+	if n <= c.limits.MaxBatch {
+		return nil
+	}
+	return &Problem{Field: "/recipients", Reason: "has more than " + strconv.Itoa(c.limits.MaxBatch) + " entries: split the batch"}
+}
+
 // recipient checks r and gives it in canonical form.
-func (c *recipientCheck) recipient(p *problems, r Recipient) Recipient {
+func (c *BatchCheck) recipient(p *problems, r Recipient) Recipient {
 	if len(r.To) == 0 {
 		p.add("/to", "is empty: name at least one address")
 	}

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,24 +33,16 @@ type Receipt struct {
 	Replayed bool
 }
 
-// BatchReceipt says what became of a batch that was handed in.
-type BatchReceipt struct {
-	// ID is the batch's id, for Batch and CancelBatch; empty if every recipient was refused, as there is no batch then.
-	ID string
-	// Replayed says that the idempotency key was known: ID is of the batch that was accepted then.
-	Replayed bool
-	// Accepted is the number of messages that will be sent.
-	Accepted int
-	// Refused has the faults of recipients who get nothing, by index.
-	Refused map[int][]mail.Problem
-	// IDs are the ids of the messages, in the order of the recipients; "" for one who was refused.
-	IDs []string
-}
-
 // Option changes how something is accepted.
 type Option func(*accepting)
 
-type accepting struct{ idempotency string }
+type accepting struct {
+	idempotency string
+	strict      bool
+}
+
+// Strict makes a batch all or none: one recipient with faults refuses all, with a *mail.Invalid.
+func Strict() Option { return func(a *accepting) { a.strict = true } }
 
 // Idempotency makes a request repeatable: the same request with the same key is accepted once, and answered the same, for
 // as long as Options.IdempotencyFor. The same key with another request is ErrIdempotencyConflict. Keys of different scopes
@@ -140,155 +131,9 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	return Receipt{ID: given, Replayed: given != id}, nil
 }
 
-// EnqueueBatch accepts one message for many recipients. Recipients with faults get nothing and are reported; the others'
-// messages will be sent, all or none of them, as with Enqueue. If the message itself has faults the error is a *mail.Invalid.
-func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Option) (BatchReceipt, error) {
-	var a accepting
-	for _, o := range options {
-		o(&a)
-	}
-	fingerprint, err := fingerprintOf(b)
-	if err != nil {
-		return BatchReceipt{}, err
-	}
-	before, found, err := q.replayed(ctx, a.idempotency, fingerprint)
-	if err != nil {
-		return BatchReceipt{}, err
-	}
-	b.Recipients = slices.Clone(b.Recipients) // which Validate brings into canonical form
-	now := time.Now()
-	if found {
-		now = acceptedAt(before) // it was valid then
-	}
-	refused, err := b.Validate(q.options.Limits, now)
-	if err != nil {
-		return BatchReceipt{}, err
-	}
-	if !found {
-		if refused, err = q.refuseUnacceptable(ctx, &b, refused); err != nil {
-			return BatchReceipt{}, err
-		}
-	}
-	n := len(b.Recipients) - len(refused)
-	if n == 0 {
-		return BatchReceipt{Refused: refused, IDs: make([]string, len(b.Recipients))}, nil
-	}
-	id := ulid.Make()
-	receipt := BatchReceipt{ID: id.String(), Accepted: n, Refused: refused}
-	if found {
-		receipt.ID, receipt.Replayed = before, true
-		receipt.IDs, err = itemIDs(before, len(b.Recipients), refused)
-		return receipt, err
-	}
-	if receipt.IDs, err = itemIDs(receipt.ID, len(b.Recipients), refused); err != nil {
-		return BatchReceipt{}, err
-	}
-
-	chunks, err := q.stageBatch(ctx, &b, &receipt)
-	if err != nil {
-		q.discard(ctx, receipt.ID, chunks)
-		return BatchReceipt{}, err
-	}
-	answer, err := q.run(ctx, "commit", receipt.ID, n, a.idempotency, fingerprint,
-		q.options.IdempotencyFor.Milliseconds(), milliOrZero(b.Message.SendAt)).StringSlice()
-	if err != nil {
-		// It may have been committed: only the sweep may drop it, and only if it was not.
-		return BatchReceipt{}, fmt.Errorf("queue: enqueue batch: commit: %w", err)
-	}
-	given, err := answerOf(answer)
-	if err != nil {
-		q.discard(ctx, receipt.ID, chunks)
-		return BatchReceipt{}, err
-	}
-	if given != receipt.ID {
-		q.discard(ctx, receipt.ID, chunks)
-		receipt.ID, receipt.Replayed = given, true
-		receipt.IDs, err = itemIDs(given, len(b.Recipients), refused)
-		return receipt, err
-	}
-	q.metrics.accepted.WithLabelValues(string(b.Message.Kind)).Add(float64(n))
-	return receipt, nil
-}
-
 // filesCounted is the size of content from which on a single message's record has the number of its files: only large ones can
 // take several requests.
 const filesCounted = 64 << 10
-
-// stageBatch writes content and items; nothing of it is visible before commit. It gives the number of pieces of the content.
-func (q *Queue) stageBatch(ctx context.Context, b *mail.Batch, receipt *BatchReceipt) (chunks int, err error) {
-	m := b.Message
-	metadata, cc, bcc := m.Metadata, m.Cc, m.Bcc
-	body := shared(m)
-	body.Cc, body.Bcc = cc, bcc
-	blob, err := encodeContent(body, true)
-	if err != nil {
-		return 0, err
-	}
-	chunks = chunksOf(len(blob))
-	sender := senderOf(m.From)
-	fields := []any{"kind", letter(m.Kind), "sender", sender, "files", len(m.Attachments)}
-	if !m.ExpiresAt.IsZero() {
-		fields = append(fields, "expires", milli(m.ExpiresAt))
-	}
-	if !m.SendAt.IsZero() {
-		fields = append(fields, "send_at", milli(m.SendAt))
-	}
-	for name, v := range map[string]any{"metadata": metadata, "copies": [2][]mail.Address{cc, bcc}} {
-		if (name == "metadata" && len(metadata) == 0) || (name == "copies" && len(cc)+len(bcc) == 0) {
-			continue
-		}
-		js, err := json.Marshal(v)
-		if err != nil {
-			return 0, fmt.Errorf("queue: batch: %w", err)
-		}
-		fields = append(fields, name, js)
-	}
-	if err := q.stage(ctx, receipt.ID, blob, fields...); err != nil {
-		return chunks, err
-	}
-
-	done := 0
-	args := make([]any, 0, 5+2*itemsPerScript)
-	flush := func() error {
-		if len(args) <= 5 {
-			return nil
-		}
-		state, err := q.run(ctx, "items", args...).Text()
-		if err != nil {
-			return refusal("enqueue batch: stage", err)
-		}
-		if state != "staged" {
-			return ErrStagingExpired
-		}
-		done += (len(args) - 5) / 2
-		return nil
-	}
-	begin := func() {
-		args = append(args[:0], receipt.ID, letter(m.Kind), sender, done, stagingTime.Milliseconds())
-	}
-	begin()
-	var r record
-	r.head[headVersion], r.head[headState], r.head[headKind], r.head[headBatch] = formatVersion, "q", letter(m.Kind), receipt.ID
-	for i := range b.Recipients {
-		if receipt.IDs[i] == "" {
-			continue
-		}
-		it := item{Recipient: b.Recipients[i]}
-		if err := r.setItem(it, nil); err != nil {
-			return chunks, err
-		}
-		it.Cc, it.Bcc = cc, bcc
-		r.setMarks(it)
-		args = append(args, receipt.IDs[i], r.encode())
-		if len(args) >= 5+2*itemsPerScript {
-			if err := flush(); err != nil {
-				return chunks, err
-			}
-			begin()
-		}
-	}
-	return chunks, flush()
-}
 
 // stage reserves room for content and writes it.
 func (q *Queue) stage(ctx context.Context, id string, blob []byte, fields ...any) error {
@@ -330,18 +175,32 @@ func (q *Queue) replayed(ctx context.Context, key, fingerprint string) (id strin
 	if key == "" {
 		return "", false, nil
 	}
-	before, err := q.redis.Get(ctx, q.key("i:", key)).Result()
-	if errors.Is(err, redis.Nil) {
-		return "", false, nil
-	} else if err != nil {
-		return "", false, fmt.Errorf("queue: idempotency key: %w", err)
+	id, was, err := q.usedFor(ctx, key)
+	if err != nil || id == "" {
+		return "", false, err
 	}
-	id, was, _ := strings.Cut(before, "\t")
 	if was != fingerprint {
 		return "", false, ErrIdempotencyConflict
 	}
 	return id, true, nil
 }
+
+// usedFor gives what an idempotency key was used for, and the fingerprint of that request; "" if it is new. ErrIdempotencyRunning.
+func (q *Queue) usedFor(ctx context.Context, key string) (id, fingerprint string, err error) {
+	before, err := q.redis.Get(ctx, q.key("i:", key)).Result()
+	if isNil(err) {
+		return "", "", nil
+	} else if err != nil {
+		return "", "", fmt.Errorf("queue: idempotency key: %w", err)
+	}
+	id, fingerprint, _ = strings.Cut(before, "\t")
+	if id == "" {
+		return "", "", ErrIdempotencyRunning
+	}
+	return id, fingerprint, nil
+}
+
+func isNil(err error) bool { return errors.Is(err, redis.Nil) }
 
 // refusal wraps an error of Redis; that it has no memory left is ErrFull.
 func refusal(step string, err error) error {
@@ -357,6 +216,8 @@ func answerOf(answer []string) (id string, err error) {
 		return answer[1], nil
 	case "conflict":
 		return "", ErrIdempotencyConflict
+	case "running":
+		return "", ErrIdempotencyRunning
 	case "full":
 		return "", ErrFull
 	}
@@ -420,25 +281,25 @@ func fingerprintOf(v any) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)[:16]), nil
 }
 
-// itemIDs derives the ids of a batch's messages from the batch's, so that nobody has to keep the list: its time, 6 bytes of
-// a hash of it, and the recipient's index. They sort in the order of the recipients.
-func itemIDs(batch string, n int, refused map[int][]mail.Problem) ([]string, error) {
-	parent, err := ulid.ParseStrict(batch)
-	if err != nil {
-		return nil, fmt.Errorf("queue: batch id: %w", err)
-	}
-	sum := sha256.Sum256(parent[:])
-	id := parent
+// itemID derives the id of a batch's message from the batch's, so that nobody has to keep the list: its time, 6 bytes of a hash of it,
+// and the recipient's index. They sort in the order of the recipients.
+func itemID(batch ulid.ULID, index int) string {
+	sum := sha256.Sum256(batch[:])
+	id := batch
 	copy(id[6:12], sum[:6])
+	binary.BigEndian.PutUint32(id[12:], uint32(index))
+	return id.String()
+}
+
+// itemIDs gives the ids of a batch's n messages; "" for a recipient who was refused.
+func itemIDs(batch ulid.ULID, n int, refused map[int][]mail.Problem) []string {
 	ids := make([]string, n)
 	for i := range ids {
-		if _, no := refused[i]; no {
-			continue
+		if _, no := refused[i]; !no {
+			ids[i] = itemID(batch, i)
 		}
-		binary.BigEndian.PutUint32(id[12:], uint32(i))
-		ids[i] = id.String()
 	}
-	return ids, nil
+	return ids
 }
 
 // acceptedAt is when an id was made: the Date of its message.

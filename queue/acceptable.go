@@ -100,41 +100,17 @@ func tooDear(limits []throttle.Limit, cost throttle.Cost) *mail.Problem {
 	return nil
 }
 
-// refuseUnacceptable refuses a batch that the provider could never be given, for its sender or as its content exceeds a limit by
-// itself, and those of its recipients who exceed one with theirs: they are added to those who are refused already.
-func (q *Queue) refuseUnacceptable(ctx context.Context, b *mail.Batch, refused map[int][]mail.Problem) (map[int][]mail.Problem, error) {
-	is, err := q.acceptable(ctx)
-	if err != nil {
-		return nil, err
-	}
-	bytes := len(b.Message.Text) + len(b.Message.HTML)
-	for _, a := range b.Message.Attachments {
-		bytes += len(a.Content)
-	}
+// batch refuses a batch that the provider could never be given, for its sender or as its content exceeds a limit by itself.
+func (a *acceptable) batch(m *mail.Message, bytes int) error {
 	var problems []mail.Problem
-	for _, p := range []*mail.Problem{is.sender(senderOf(b.Message.From)), tooDear(is.limits, is.upload.costOf(1, bytes, len(b.Message.Attachments)))} {
+	for _, p := range []*mail.Problem{a.sender(senderOf(m.From)), tooDear(a.limits, a.upload.costOf(1, bytes, len(m.Attachments)))} {
 		if p != nil {
 			p.Field = "/message" + p.Field
 			problems = append(problems, *p)
 		}
 	}
 	if problems != nil {
-		return nil, &mail.Invalid{Problems: problems}
+		return &mail.Invalid{Problems: problems}
 	}
-	if len(is.limits) == 0 {
-		return refused, nil
-	}
-	for i, r := range b.Recipients {
-		if _, no := refused[i]; no {
-			continue
-		}
-		it := item{Recipient: r, Cc: b.Message.Cc, Bcc: b.Message.Bcc}
-		if p := tooDear(is.limits, is.upload.costOf(len(recipientStates(&it, "")), bytes, len(b.Message.Attachments))); p != nil {
-			if refused == nil {
-				refused = map[int][]mail.Problem{}
-			}
-			refused[i] = []mail.Problem{*p}
-		}
-	}
-	return refused, nil
+	return nil
 }

@@ -77,6 +77,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	if o.Limits == (mail.Limits{}) {
 		o.Limits = mail.DefaultLimits()
 	}
+	setDefault(&o.Limits.MaxBatch, mail.DefaultLimits().MaxBatch)
 	setDefault(&o.MailboxMetrics, 100)
 	weights := map[mail.Kind]int{mail.Report: 3, mail.Subscription: 1}
 	for k, w := range o.Weights {
@@ -158,6 +159,8 @@ var (
 	ErrFull = errors.New("queue: full: what waits has reached content.max_bytes, or Redis its maxmemory; try again when some has gone out")
 	// ErrIdempotencyConflict: the idempotency key was used for another request.
 	ErrIdempotencyConflict = errors.New("queue: the idempotency key was used before, for a different request")
+	// ErrIdempotencyRunning: a request with the same idempotency key is under way. Repeat it later for its answer.
+	ErrIdempotencyRunning = errors.New("queue: a request with the same idempotency key is under way")
 	// ErrStagingExpired: accepting took longer than its deadline and was dropped. Nothing was accepted; repeat the request.
 	ErrStagingExpired = errors.New("queue: accepting took too long, and nothing was accepted: repeat the request")
 )

@@ -2,12 +2,12 @@
 --
 -- ARGV: 1 id, 2 record, 3 kind, 4 sender, 5 bytes of content, 6 content.max_bytes, 7 idempotency key ("" for none),
 -- 8 fingerprint of the request, 9 ms to keep the idempotency key, 10 send_at in ms (0: now), 11 content, or "" if staged.
--- Answer: {"accepted" or "replayed", id}; {"conflict"} (another request had this key); {"full"}; {"gone"} (the staged
+-- Answer: {"accepted" or "replayed", id}; {"conflict"} (another request had this key); {"running"} (another one has it now); {"full"}; {"gone"} (the staged
 -- content's deadline has passed).
 local now = now_ms()
 local id, kind, sender, bytes = ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5])
 if redis.call('EXISTS', P .. 'm:' .. id) == 1 then return {'accepted', id} end
-local answer = replay(ARGV[7], ARGV[8])
+local answer = replay(ARGV[7], ARGV[8], '')
 if answer then return answer end
 if ARGV[11] == '' then
   if redis.call('HGET', P .. 'b:' .. id, 'state') ~= 'staged' then return {'gone'} end

@@ -226,11 +226,13 @@ local function again(id, r, generation, now, delay)
   flag_for(sender, h[KIND], now)
 end
 
--- replay answers a request whose idempotency key is known; nil if it is not.
-local function replay(key, fingerprint)
+-- replay answers a request whose idempotency key is known; nil if it is not. mark is what the request itself has marked the key with
+-- (hold_key.lua), or "".
+local function replay(key, fingerprint, mark)
   local before = key ~= '' and redis.call('GET', P .. 'i:' .. key)
-  if not before then return nil end
+  if not before or before == '\t~' .. mark then return nil end
   local parts = split(before, '\t')
+  if parts[1] == '' then return {'running'} end
   if parts[2] ~= fingerprint then return {'conflict'} end
   return {'replayed', parts[1]}
 end

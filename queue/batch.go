@@ -1,0 +1,400 @@
+package queue
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"hash"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"github.com/postroom/postroom/mail"
+)
+
+// BatchReceipt says what became of a batch that was handed in.
+type BatchReceipt struct {
+	// ID is the batch's id, for Batch and CancelBatch; empty if every recipient was refused, as there is no batch then.
+	ID string
+	// Replayed says that the idempotency key was known: ID is of the batch that was accepted then.
+	Replayed bool
+	// Accepted is the number of messages that will be sent.
+	Accepted int
+	// Refused has the faults of recipients who get nothing, by index.
+	Refused map[int][]mail.Problem
+	// IDs are the ids of the messages, in the order of the recipients; "" for one who was refused.
+	IDs []string
+}
+
+// EnqueueBatch accepts one message for many recipients. Recipients with faults get nothing and are reported; the others'
+// messages will be sent, all or none of them, as with Enqueue. If the message itself has faults the error is a *mail.Invalid.
+// OpenBatch takes the recipients one after the other.
+func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Option) (BatchReceipt, error) {
+	if n := len(b.Recipients); n == 0 || n > q.options.Limits.MaxBatch {
+		_, err := b.Validate(q.options.Limits, time.Now())
+		return BatchReceipt{}, err
+	}
+	s, err := q.openBatch(ctx, b.Message, "", options)
+	if err != nil {
+		return BatchReceipt{}, err
+	}
+	defer s.Discard(ctx)
+	for _, r := range b.Recipients {
+		if _, err := s.Add(ctx, r); err != nil {
+			return BatchReceipt{}, err
+		}
+	}
+	return s.Commit(ctx)
+}
+
+// MostRefused bounds how many of a batch's recipients are remembered with their faults.
+const MostRefused = 1000
+
+// BatchStream accepts a batch whose recipients come one after the other, so that it need not be in memory: Add each, then Commit.
+// Nothing of it is visible or sent before Commit has returned; what is neither committed nor discarded is dropped after 15 minutes
+// of silence. It is for one goroutine.
+type BatchStream struct {
+	queue  *Queue
+	check  *mail.BatchCheck
+	is     acceptable
+	m      mail.Message // in canonical form
+	bytes  int          // of its content, without the files of recipients
+	id     ulid.ULID
+	key    string // idempotency key; "": none
+	mark   string // what the key is marked with; "": it is not
+	marked time.Time
+	strict bool
+	hash   hash.Hash // of the request
+	// before is the id of the batch that the key was used for, was its fingerprint; "" if the key is new.
+	before, was string
+
+	n, accepted int
+	refused     map[int][]mail.Problem
+	staged      bool
+	chunks      int
+	ended       bool
+	args        []any // of the next run of items.lua
+	stagedItems int
+	record      record
+}
+
+// keyHeld is how long an idempotency key stays marked while its request is silent, and keyRenewed how often the mark is renewed.
+const (
+	keyHeld    = 20 * time.Second
+	keyRenewed = 5 * time.Second
+)
+
+// OpenBatch begins a batch of one message for many recipients. A message with faults is a *mail.Invalid. ErrIdempotencyRunning says
+// that a request with the same key is under way.
+func (q *Queue) OpenBatch(ctx context.Context, m mail.Message, options ...Option) (*BatchStream, error) {
+	return q.openBatch(ctx, m, token(12), options)
+}
+
+// openBatch begins a batch. Without a mark, which what is accepted in one go does not need, a request under way with the same key
+// decides at its commit which of them is accepted.
+func (q *Queue) openBatch(ctx context.Context, m mail.Message, mark string, options []Option) (*BatchStream, error) {
+	var a accepting
+	for _, o := range options {
+		o(&a)
+	}
+	s := &BatchStream{queue: q, id: ulid.Make(), key: a.idempotency, strict: a.strict, mark: mark, hash: sha256.New()}
+	if err := s.fingerprint(m); err != nil {
+		return nil, err
+	}
+	if err := s.holdKey(ctx); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if s.before != "" {
+		now = acceptedAt(s.before) // it was valid then
+	}
+	err := s.prepare(ctx, m, now)
+	if err != nil {
+		s.Discard(ctx)
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *BatchStream) prepare(ctx context.Context, m mail.Message, now time.Time) (err error) {
+	if s.check, err = mail.NewBatchCheck(m, s.queue.options.Limits, now); err != nil {
+		return err
+	}
+	s.m = s.check.Message()
+	s.bytes = len(s.m.Text) + len(s.m.HTML)
+	for _, a := range s.m.Attachments {
+		s.bytes += len(a.Content)
+	}
+	if s.before != "" {
+		return nil // what was accepted once stays accepted
+	}
+	if s.is, err = s.queue.acceptable(ctx); err != nil {
+		return err
+	}
+	return s.is.batch(&s.m, s.bytes)
+}
+
+// fingerprint adds a part of the request to what tells it from another.
+func (s *BatchStream) fingerprint(v any) error {
+	if s.key == "" {
+		return nil
+	}
+	if err := json.NewEncoder(s.hash).Encode(v); err != nil {
+		return fmt.Errorf("queue: fingerprint: %w", err)
+	}
+	return nil
+}
+
+// holdKey marks the idempotency key, or finds the batch that it was used for.
+func (s *BatchStream) holdKey(ctx context.Context) error {
+	if s.key == "" || s.before != "" || time.Since(s.marked) < keyRenewed {
+		return nil
+	}
+	if s.mark == "" {
+		s.marked = time.Now()
+		before, was, err := s.queue.usedFor(ctx, s.key)
+		s.before, s.was = before, was
+		return err
+	}
+	answer, err := s.queue.run(ctx, "hold_key", s.key, s.mark, keyHeld.Milliseconds()).StringSlice()
+	if err != nil {
+		return refusal("idempotency key", err)
+	}
+	switch answer[0] {
+	case "running":
+		return ErrIdempotencyRunning
+	case "done":
+		if s.marked.IsZero() {
+			s.before, s.was = answer[1], answer[2]
+		}
+	}
+	s.marked = time.Now()
+	return nil
+}
+
+// Add hands in the next recipient. The problems say why there is no message for it; the others are not affected. After an error
+// only Discard is left to do: the batch can't be accepted.
+func (s *BatchStream) Add(ctx context.Context, r mail.Recipient) ([]mail.Problem, error) {
+	if p := s.check.Room(s.n + 1); p != nil {
+		return nil, &mail.Invalid{Problems: []mail.Problem{*p}}
+	}
+	if err := s.fingerprint(r); err != nil {
+		return nil, err
+	}
+	index := s.n
+	s.n++
+	if s.before != "" {
+		return nil, nil // the first answer knows
+	}
+	r, problems := s.check.Recipient(index, r)
+	it := item{Recipient: r, Cc: s.m.Cc, Bcc: s.m.Bcc}
+	if len(problems) == 0 && len(s.is.limits) > 0 {
+		if p := tooDear(s.is.limits, s.is.upload.costOf(len(recipientStates(&it, "")), s.bytes, len(s.m.Attachments))); p != nil {
+			p.Field = fmt.Sprintf("/recipients/%d%s", index, p.Field)
+			problems = []mail.Problem{*p}
+		}
+	}
+	if len(problems) > 0 {
+		if s.refused == nil {
+			s.refused = map[int][]mail.Problem{}
+		}
+		s.refused[index] = problems
+		return problems, nil
+	}
+	s.accepted++
+	if err := s.begin(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.record.setItem(item{Recipient: r}, nil); err != nil {
+		return nil, err
+	}
+	s.record.setMarks(it)
+	s.args = append(s.args, itemID(s.id, index), s.record.encode())
+	if len(s.args) >= itemArgs+2*itemsPerScript {
+		return nil, s.flush(ctx)
+	}
+	return nil, s.holdKey(ctx)
+}
+
+// begin stages what the messages share, once there is a recipient who gets one.
+func (s *BatchStream) begin(ctx context.Context) error {
+	if s.staged {
+		return nil
+	}
+	m := &s.m
+	body := shared(*m)
+	body.Cc, body.Bcc = m.Cc, m.Bcc
+	blob, err := encodeContent(body, true)
+	if err != nil {
+		return err
+	}
+	s.chunks = chunksOf(len(blob))
+	fields := []any{"kind", letter(m.Kind), "sender", senderOf(m.From), "files", len(m.Attachments)}
+	if !m.ExpiresAt.IsZero() {
+		fields = append(fields, "expires", milli(m.ExpiresAt))
+	}
+	if !m.SendAt.IsZero() {
+		fields = append(fields, "send_at", milli(m.SendAt))
+	}
+	for name, v := range map[string]any{"metadata": m.Metadata, "copies": [2][]mail.Address{m.Cc, m.Bcc}} {
+		if (name == "metadata" && len(m.Metadata) == 0) || (name == "copies" && len(m.Cc)+len(m.Bcc) == 0) {
+			continue
+		}
+		js, err := json.Marshal(v)
+		if err != nil {
+			return fmt.Errorf("queue: batch: %w", err)
+		}
+		fields = append(fields, name, js)
+	}
+	s.staged = true // also if that fails half-way
+	if err := s.queue.stage(ctx, s.id.String(), blob, fields...); err != nil {
+		return err
+	}
+	h := &s.record.head
+	h[headVersion], h[headState], h[headKind], h[headBatch] = formatVersion, "q", letter(m.Kind), s.id.String()
+	s.args = make([]any, itemArgs, itemArgs+2*itemsPerScript)
+	return nil
+}
+
+// itemArgs is the number of arguments of items.lua before those of the items.
+const itemArgs = 5
+
+// flush stages the messages that were gathered.
+func (s *BatchStream) flush(ctx context.Context) error {
+	if len(s.args) <= itemArgs {
+		return nil
+	}
+	for i, v := range []any{s.id.String(), letter(s.m.Kind), senderOf(s.m.From), s.stagedItems, stagingTime.Milliseconds()} {
+		s.args[i] = v
+	}
+	state, err := s.queue.run(ctx, "items", s.args...).Text()
+	if err != nil {
+		return refusal("enqueue batch: stage", err)
+	}
+	if state != "staged" {
+		return ErrStagingExpired
+	}
+	s.stagedItems += (len(s.args) - itemArgs) / 2
+	clear(s.args)
+	s.args = s.args[:itemArgs]
+	return nil
+}
+
+// Count gives how many recipients were added, and how many of them are refused.
+func (s *BatchStream) Count() (n, refused int) { return s.n, len(s.refused) }
+
+// Commit accepts the batch: when it returns without an error its messages will be sent, whatever process dies; with an error it may
+// only have been accepted if that error came from the connection to Redis (use Idempotency to repeat safely).
+func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
+	fingerprint := hex.EncodeToString(s.hash.Sum(nil)[:16])
+	if s.before != "" {
+		if s.was != fingerprint {
+			return BatchReceipt{}, ErrIdempotencyConflict
+		}
+		s.ended = true
+		return s.queue.receiptAgain(ctx, s.before, s.n)
+	}
+	if s.n == 0 {
+		return BatchReceipt{}, &mail.Invalid{Problems: []mail.Problem{{Field: "/recipients", Reason: "is empty: name at least one"}}}
+	}
+	if s.strict && len(s.refused) > 0 {
+		invalid := &mail.Invalid{}
+		for _, i := range sortedKeys(s.refused) {
+			invalid.Problems = append(invalid.Problems, s.refused[i]...)
+		}
+		return BatchReceipt{}, invalid
+	}
+	if s.accepted == 0 {
+		return BatchReceipt{Refused: s.refused, IDs: make([]string, s.n)}, nil
+	}
+	if err := s.flush(ctx); err != nil {
+		return BatchReceipt{}, err
+	}
+	remembered, err := encodeRefused(s.refused)
+	if err != nil {
+		return BatchReceipt{}, err
+	}
+	id := s.id.String()
+	answer, err := s.queue.run(ctx, "commit", id, s.accepted, s.key, fingerprint, s.queue.options.IdempotencyFor.Milliseconds(),
+		milliOrZero(s.m.SendAt), s.mark, remembered).StringSlice()
+	if err != nil {
+		s.ended = true // it may have been committed: only the sweep may drop it, and only if it was not
+		return BatchReceipt{}, fmt.Errorf("queue: enqueue batch: commit: %w", err)
+	}
+	given, err := answerOf(answer)
+	if err != nil {
+		return BatchReceipt{}, err
+	}
+	if given != id {
+		s.Discard(ctx)
+		return s.queue.receiptAgain(ctx, given, s.n)
+	}
+	s.ended = true
+	s.queue.metrics.accepted.WithLabelValues(string(s.m.Kind)).Add(float64(s.accepted))
+	return BatchReceipt{ID: id, Accepted: s.accepted, Refused: s.refused, IDs: itemIDs(s.id, s.n, s.refused)}, nil
+}
+
+// Discard drops what was staged and not committed. It does nothing after Commit has accepted the batch, and may be called always.
+func (s *BatchStream) Discard(ctx context.Context) {
+	if s.ended {
+		return
+	}
+	s.ended = true
+	if s.staged {
+		s.queue.discard(ctx, s.id.String(), s.chunks)
+	}
+	if s.mark != "" && s.key != "" && s.before == "" && !s.marked.IsZero() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		_ = s.queue.run(ctx, "hold_key", s.key, s.mark, 0).Err() // else it ends by itself
+	}
+}
+
+// encodeRefused writes who was refused, for whoever repeats the request; beyond MostRefused only who.
+func encodeRefused(refused map[int][]mail.Problem) (string, error) {
+	if len(refused) == 0 {
+		return "", nil
+	}
+	told := make(map[int][]mail.Problem, len(refused))
+	for n, i := range sortedKeys(refused) {
+		if told[i] = nil; n < MostRefused {
+			told[i] = refused[i]
+		}
+	}
+	return compactJSON(told)
+}
+
+func sortedKeys(m map[int][]mail.Problem) []int {
+	keys := make([]int, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// receiptAgain gives the first answer to a request that is repeated, of n recipients.
+func (q *Queue) receiptAgain(ctx context.Context, id string, n int) (BatchReceipt, error) {
+	parent, err := ulid.ParseStrict(id)
+	if err != nil {
+		return BatchReceipt{}, fmt.Errorf("queue: batch id: %w", err)
+	}
+	remembered, err := q.redis.HGet(ctx, q.key("b:", id), "refused").Result()
+	if err != nil && !isNil(err) {
+		return BatchReceipt{}, fmt.Errorf("queue: batch: %w", err)
+	}
+	receipt := BatchReceipt{ID: id, Replayed: true}
+	if remembered != "" {
+		d := json.NewDecoder(strings.NewReader(remembered))
+		if err := d.Decode(&receipt.Refused); err != nil {
+			return BatchReceipt{}, fmt.Errorf("queue: batch: who was refused: %w", err)
+		}
+	}
+	receipt.Accepted = n - len(receipt.Refused)
+	receipt.IDs = itemIDs(parent, n, receipt.Refused)
+	return receipt, nil
+}
