@@ -206,11 +206,10 @@ var causes = map[mail.Cause]meaning{
 			"has a permission of Microsoft Graph, or for SMTP one of Office 365 Exchange Online." + howToChange,
 	},
 	mail.PermissionMissing: {
-		"The app lacks a permission, or is kept from using it by a policy of its organisation.",
-		"In the Microsoft Entra admin center (App registrations, the app, API permissions) give it application permissions, and grant admin " +
-			"consent: of Microsoft Graph \"Send mail as any user\", and \"Read and write mail in all mailboxes\" for attachments of over 3 MB " +
-			"and for verify_sends; for SMTP SMTP.SendAsApp of Office 365 Exchange Online. It can take over an hour to work. See also that no " +
-			"application access policy of Exchange and no conditional access keeps the app out." + resume,
+		"The mail server does not accept the app's access token for this user name.",
+		"Check provider.smtp.auth.username, which is the mailbox to send from, and provider.smtp.auth.oauth2. With Microsoft 365 the app has " +
+			"to be registered in Exchange Online (New-ServicePrincipal) and to have FullAccess to the mailbox (Add-MailboxPermission), and " +
+			"needs SMTP.SendAsApp of Office 365 Exchange Online with admin consent." + howToChange,
 	},
 	mail.TokenRefused: {
 		"The login service refuses to give out a token.",
@@ -229,7 +228,7 @@ var causes = map[mail.Cause]meaning{
 	},
 }
 
-// webCauses says what some causes mean where it is Microsoft Graph, or the login service, that can't be reached.
+// webCauses says what some causes mean where it is Microsoft Graph, or the login service, that is spoken to.
 var webCauses = map[mail.Cause]meaning{
 	mail.HostNotFound: {
 		"The name of Microsoft Graph, or of the login service, is not in the DNS.",
@@ -252,5 +251,16 @@ var webCauses = map[mail.Cause]meaning{
 	mail.TLSNotSpoken: {
 		"What answers for Microsoft Graph, or for the login service, does not encrypt.",
 		"Check graph_url, login_url and token_url, and the proxy of the environment (HTTPS_PROXY)." + howToChange,
+	},
+	mail.PermissionMissing: {
+		"The app lacks a permission, or is kept from using it by a policy of its organisation.",
+		"In the Microsoft Entra admin center (App registrations, the app, API permissions) give it application permissions, and grant admin " +
+			"consent: of Microsoft Graph \"Send mail as any user\", and \"Read and write mail in all mailboxes\" for attachments of over 3 MB " +
+			"and for verify_sends; for SMTP SMTP.SendAsApp of Office 365 Exchange Online. It can take over an hour to work. See also that no " +
+			"application access policy of Exchange and no conditional access keeps the app out." + resume,
+	},
+	mail.Credentials: {
+		"Microsoft Graph does not accept the access token that the login service gave out.",
+		"See that provider.microsoft365.cloud, login_url and graph_url there belong together." + howToChange,
 	},
 }

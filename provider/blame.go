@@ -72,6 +72,10 @@ func (s *Settings) blameSMTP(o mail.Outcome) Blame {
 		if s.SMTP.MinTLS == "1.3" {
 			return Blame{"/smtp/min_tls", "Set min_tls to 1.2, or have the server offer TLS 1.3."}
 		}
+		if s.SMTP.MinTLS == "1.2" {
+			return Blame{"/smtp/min_tls", "Have the server offer TLS 1.2 or later. Only if that can't be done, lower min_tls: older versions can be " +
+				"broken open."}
+		}
 		return Blame{Field: "/smtp/min_tls"}
 	case mail.TLSNotSpoken:
 		return Blame{"/smtp/security", s.notTLS()}
@@ -86,9 +90,16 @@ func (s *Settings) blameSMTP(o mail.Outcome) Blame {
 		return Blame{"/smtp/security", "Use security starttls with port 587, or tls with port 465. Switch allow_cleartext on only if nobody " +
 			"can read the traffic."}
 	case mail.AuthMissing, mail.NotAuthenticated, mail.Credentials, mail.LoginDisabled:
-		return s.blameLogin(o.Cause)
+		return s.blameLogin(o)
+	case mail.PermissionMissing:
+		if s.SMTP.Auth.Method == AuthOAuth2 {
+			return s.blameCredentials()
+		}
 	case mail.SendAsDenied:
 		return s.blameSendAs()
+	case mail.SenderRefused:
+		return Blame{"/sender/address", "Use a sender that the account may send as; the same is true of from in the application. Or have the server's " +
+			"administrator allow this one: with Amazon SES and others a sender has to be verified first."}
 	}
 	return Blame{}
 }
@@ -104,7 +115,9 @@ func (s *Settings) blameStep(o mail.Outcome) Blame {
 	case o.Step == "dial" && c.Port == 25:
 		return Blame{"/smtp/port", "No connection to port 25. Many networks and clouds let nobody connect to it: use port 587 with security " +
 			"starttls if the server has it. Else see that host is right, that the server runs, and that no firewall is in between."}
-	case o.Step == "dial", o.Step == StepGreeting && o.Class == mail.Configuration:
+	case o.Step == "dial":
+		return Blame{"/smtp/host", "See that host and port are right, that the server runs, and that no firewall is in between."}
+	case o.Step == StepGreeting && o.Class == mail.Configuration:
 		return Blame{Field: "/smtp/host"}
 	case o.Step == StepTLS && silent && c.Security == SecurityTLS && c.Port != c.usualPort():
 		return Blame{"/smtp/security", s.notTLS()}

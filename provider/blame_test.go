@@ -95,7 +95,7 @@ func blamedBy() (serving, login map[mail.Cause]map[string]string) {
 		mail.LoginDisabled:      all("/smtp/auth/method", onSMTP...),
 		mail.Credentials: and(all("/smtp/auth/method", "no login"), all("/smtp/auth/password", "password"),
 			all("/smtp/auth/username", "microsoft", "oauth2"), all("/microsoft365/cloud", onGraph...), graphURL),
-		mail.PermissionMissing: permission,
+		mail.PermissionMissing: and(permission, all("/smtp/auth/username", "microsoft", "oauth2")),
 	}
 	login = map[mail.Cause]map[string]string{
 		mail.HostNotFound: loginURL, mail.TargetForbidden: loginURL, mail.CertificateInvalid: loginURL, mail.TLSRefused: loginURL,
@@ -305,10 +305,14 @@ func TestBlameFitsTheSettings(t *testing.T) {
 		"no login on 25":                   {at(SecurityStartTLS, 25), because(mail.AuthMissing), "/smtp/port", "Use port 587"},
 		"no login by OAuth":                {blamable()["oauth2"], because(mail.AuthMissing), "/smtp/auth/method", "Use method basic"},
 		"TLS comes first":                  {at(SecurityNone, 25), because(mail.NotAuthenticated), "/smtp/security", "encrypted"},
+		"TLS comes before any login":       {with("no login", func(s *Settings) { s.SMTP.Security = SecurityNone }), mail.Outcome{Cause: mail.NotAuthenticated, Step: "mail", Reply: "5.7.0 Must issue a STARTTLS command first"}, "/smtp/security", "encrypted"},
 		"a login is wanted":                {blamable()["no login"], because(mail.NotAuthenticated), "/smtp/auth/method", "Use method basic or oauth2"},
 		"the sender as user":               {blamable()["password"], because(mail.Credentials), "/smtp/auth/password", "whether the sender's address is the user name"},
 		"a user":                           {with("password", func(s *Settings) { s.SMTP.Auth.Username = "robot" }), because(mail.Credentials), "/smtp/auth/password", "Check username and password."},
 		"Microsoft's password":             {on("password", "smtp.office365.com"), because(mail.Credentials), "/smtp/auth/password", "multi-factor"},
+		"a token is refused":               {blamable()["oauth2"], because(mail.PermissionMissing), "/smtp/auth/username", "scopes"},
+		"the tenant is in another cloud":   {blamable()["secret"], mail.Outcome{Cause: mail.TenantNotFound, Step: "token", Reply: "AADSTS900382: Confidential Client is not supported in Cross Cloud request."}, "/microsoft365/cloud", "Set cloud to"},
+		"the mailbox is not the app's":     {blamable()["secret"], mail.Outcome{Cause: mail.PermissionMissing, Step: "send", Code: 403}, "/microsoft365/client_id", "RBAC for Applications"},
 		"Microsoft's token":                {on("microsoft", "SMTP.office365.com."), because(mail.Credentials), "/smtp/auth/username", "New-ServicePrincipal"},
 		"Google's password":                {on("password", "smtp.gmail.com"), because(mail.Credentials), "/smtp/auth/password", "app password"},
 		"Amazon's password":                {on("password", "email-smtp.eu-west-1.amazonaws.com"), because(mail.Credentials), "/smtp/auth/password", "its SMTP credentials"},

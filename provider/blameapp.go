@@ -2,7 +2,9 @@ package provider
 
 import (
 	"cmp"
+	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/postroom/postroom/mail"
 )
@@ -14,13 +16,14 @@ type app struct {
 	login     string // the field of the login service's address; empty if the settings do not name it
 	proof     string // the field of what proves who we are
 	scope     string // the field that says what tokens are for
+	cloud     string // the setting that says which of Microsoft's clouds it is, as remedies name it
 	secret    Secret
 	// permission is what the app needs in Microsoft Entra.
 	permission string
 }
 
 func (o *OAuth2) app() app {
-	a := app{at: "/smtp/auth/oauth2/", microsoft: o.Provider == OAuthMicrosoft, login: "token_url", proof: "client_secret", scope: "scopes",
+	a := app{at: "/smtp/auth/oauth2/", microsoft: o.Provider == OAuthMicrosoft, login: "token_url", proof: "client_secret", scope: "scopes", cloud: "host",
 		secret: o.ClientSecret, permission: "SMTP.SendAsApp of Office 365 Exchange Online"}
 	if a.microsoft {
 		a.login, a.scope = "", "client_id"
@@ -29,7 +32,7 @@ func (o *OAuth2) app() app {
 }
 
 func (s *Microsoft365Settings) app() app {
-	a := app{at: "/microsoft365/", microsoft: true, proof: "client_secret", scope: "cloud", secret: s.ClientSecret,
+	a := app{at: "/microsoft365/", microsoft: true, proof: "client_secret", scope: "cloud", cloud: "cloud", secret: s.ClientSecret,
 		permission: "Mail.Send of Microsoft Graph, and Mail.ReadWrite for verify_sends and for attachments of over 3 MB"}
 	if s.LoginURL != "" {
 		a.login = "login_url"
@@ -45,6 +48,10 @@ func (s *Microsoft365Settings) app() app {
 	}
 	return a
 }
+
+// otherCloud are Microsoft Entra's codes that a tenant is in another cloud, as its answers begin: the cause is that of any tenant that is
+// not found.
+var otherCloud = []string{"AADSTS90038:", "AADSTS900382:", "AADSTS900432:"}
 
 // blame judges why there is no token, or why it does not help.
 func (a app) blame(o mail.Outcome) Blame {
@@ -73,8 +80,11 @@ func (a app) blame(o mail.Outcome) Blame {
 			"that the app is among the enterprise applications of that tenant and enabled for sign-in.", "Check client_id against what the "+
 			"provider shows for the app.")}
 	case mail.TenantNotFound:
-		return Blame{a.at + cmp.Or(a.tenant(), a.login), a.within("Copy the directory (tenant) id to tenant_id. A tenant of a national cloud is found in "+
-			"that cloud alone.", "Check the tenant in token_url.")}
+		if a.cloud == "cloud" && slices.ContainsFunc(otherCloud, func(code string) bool { return strings.HasPrefix(o.Reply, code) }) {
+			return Blame{a.at + a.cloud, "Set cloud to the one that the tenant is in: it is known in that cloud alone."}
+		}
+		return Blame{a.at + cmp.Or(a.tenant(), a.login), a.within("Copy the directory (tenant) id to tenant_id, and see that "+a.cloud+" is that of "+
+			"the tenant, which is known in its own cloud alone.", "Check the tenant in token_url.")}
 	case mail.ScopeRefused:
 		return Blame{a.at + a.scope, a.within("See under API permissions that the app has "+a.permission+", with admin consent, and that tenant and "+
 			"cloud belong together.", "Write scopes as the provider names them for sending mail by SMTP.")}
@@ -90,10 +100,23 @@ func (a app) blame(o mail.Outcome) Blame {
 		}
 	case mail.HostNotFound, mail.CertificateInvalid, mail.TLSRefused, mail.TLSNotSpoken, mail.NoTokenEndpoint, mail.TokenUnavailable:
 		if a.login != "" {
-			return Blame{Field: a.at + a.login}
+			return Blame{a.at + a.login, a.lost(o)}
 		}
 	}
 	return Blame{}
+}
+
+// lost is what to do when a login service whose address the settings name is not found there.
+func (a app) lost(o mail.Outcome) string {
+	switch {
+	case o.Cause == mail.HostNotFound:
+		return "Correct " + a.login + ", or have its host's name put into the DNS that this machine asks."
+	case o.Cause == mail.NoTokenEndpoint:
+		return "Correct " + a.login + ": it has to lead to where the provider gives out tokens. Or see whether a proxy answers in its place."
+	case o.Cause == mail.TokenUnavailable && o.Code == 0:
+		return "See that " + a.login + " is right, and that this machine can reach what it names, directly or through the proxy of its environment."
+	}
+	return ""
 }
 
 // tenant is the field of the tenant; empty where there is none.
@@ -160,6 +183,11 @@ func (s *Settings) blameMicrosoft365(o mail.Outcome) Blame {
 		if m.VerifySends && slices.Contains(draftSteps, o.Step) {
 			return Blame{"/microsoft365/verify_sends", a.within("Give it, under API permissions, the application permission Mail.ReadWrite of "+
 				"Microsoft Graph beside Mail.Send, and grant admin consent; or switch verify_sends off.", "")}
+		}
+		if o.Step == "send" && o.Code == http.StatusForbidden {
+			return Blame{"/microsoft365/client_id", "If the app may send from other mailboxes, Exchange keeps it from this one: have the mailbox added " +
+				"to what its application access policy, or RBAC for Applications, lets the app use. Else give the app, in the Microsoft Entra admin " +
+				"center, the application permission Mail.Send of Microsoft Graph with admin consent. Either can take over an hour to work."}
 		}
 		return a.blame(o)
 	}

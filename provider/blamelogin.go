@@ -7,9 +7,9 @@ import (
 )
 
 // blameLogin judges what a mail server said about our login.
-func (s *Settings) blameLogin(c mail.Cause) Blame {
+func (s *Settings) blameLogin(o mail.Outcome) Blame {
 	auth, security := &s.SMTP.Auth, s.SMTP.Security
-	switch c {
+	switch o.Cause {
 	case mail.AuthMissing:
 		switch {
 		case security == SecurityNone:
@@ -23,7 +23,11 @@ func (s *Settings) blameLogin(c mail.Cause) Blame {
 		}
 		return Blame{"/smtp/auth/method", "Use method oauth2 if the server offers that alone, or none if it takes mail without a login."}
 	case mail.NotAuthenticated:
+		// The code is the same for a login that is missing (RFC 4954, section 6) and for TLS (RFC 3207, section 4), whose text is given there.
+		wantsTLS := strings.Contains(strings.ToUpper(o.Reply), "STARTTLS")
 		switch {
+		case security == SecurityNone && wantsTLS:
+			return Blame{"/smtp/security", "Use security starttls with port 587, or tls with port 465: the server wants an encrypted connection."}
 		case auth.Method == AuthNone && security == SecurityNone:
 			return Blame{"/smtp/auth/method", "Use method basic or oauth2 with an account, and security starttls or tls. Or have the server's " +
 				"administrator allow this machine's address."}
@@ -35,18 +39,20 @@ func (s *Settings) blameLogin(c mail.Cause) Blame {
 		}
 		return Blame{"/smtp/auth/method", "Check with the server's administrator which login this account needs to send mail."}
 	case mail.LoginDisabled:
-		return s.blameDisabled()
+		return s.blameDisabled(o)
 	}
 	return s.blameCredentials()
 }
 
 // blameDisabled judges that a way of logging in is switched off.
-func (s *Settings) blameDisabled() Blame {
+func (s *Settings) blameDisabled(o mail.Outcome) Blame {
 	switch {
+	case microsoftHost(s.SMTP.Host) && o.Enhanced == "5.7.30":
+		return Blame{"/smtp/auth/method", "Microsoft 365 takes no passwords by SMTP here: use method oauth2, or kind microsoft365, which does without SMTP."}
 	case microsoftHost(s.SMTP.Host):
 		return Blame{"/smtp/auth/method", "SMTP AUTH is disabled for the tenant or the mailbox. Switch it on in the Microsoft 365 admin center " +
-			"(Users, Active users, the account, Mail, Manage email apps) and in the Exchange admin center (Settings, Mail flow); security " +
-			"defaults and authentication policies of Microsoft Entra can forbid it, too, and passwords before OAuth 2.0. Or use kind " +
+			"(Users, Active users, the account, Mail, Manage email apps) and in the Exchange admin center (Settings, Mail flow). Security " +
+			"defaults and authentication policies of Microsoft Entra can forbid passwords, too: then use method oauth2. Or use kind " +
 			"microsoft365, which does without SMTP."}
 	case googleHost(s.SMTP.Host):
 		return Blame{"/smtp/auth/password", appPassword}

@@ -37,8 +37,15 @@ func startServerTo(t *testing.T, o smtptest.InboxOptions) *smtptest.Inbox {
 	cfg := config.Default()
 	settings := inbox.Settings(mail.Address{Address: "own@x.example"})
 	cfg.Provider = &settings
+	startConfigured(t, cfg, "operator")
+	return inbox
+}
+
+// startConfigured starts all of Postroom, and lets the commands in with a role.
+func startConfigured(t *testing.T, cfg *config.Config, role string) {
+	t.Helper()
 	sum := sha256.Sum256([]byte(testToken))
-	cfg.Auth.Tokens = []config.Token{{Name: "test", Role: "operator", SHA256: hex.EncodeToString(sum[:])}}
+	cfg.Auth.Tokens = []config.Token{{Name: "test", Role: role, SHA256: hex.EncodeToString(sum[:])}}
 	cfg.HTTP.Listen = "127.0.0.1:0"
 	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), PoolSize: connections(cfg)})
 	t.Cleanup(func() { _ = client.Close() })
@@ -56,7 +63,6 @@ func startServerTo(t *testing.T, o smtptest.InboxOptions) *smtptest.Inbox {
 		}
 	})
 	environment(t, "http://"+s.listener.Addr().String())
-	return inbox
 }
 
 // failedIDs gives the ids that failed list prints.

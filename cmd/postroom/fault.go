@@ -23,6 +23,7 @@ const (
 	exitRefused     = 3
 	exitTryAgain    = 4
 	exitUndelivered = 5
+	exitNotValid    = 6
 	exitInterrupted = 130 // as shells say of what SIGINT ended
 )
 

@@ -28,7 +28,8 @@ Data goes to stdout, words to stderr. Exit codes:
   2    the command line is wrong
   3    some recipients were refused, and nothing is sent to them; the others are accepted
   4    the server could not be reached, or cannot serve now: try again
-  5    send --wait: something that was accepted was not delivered
+  5    send --wait, provider test: something that was accepted was not delivered
+  6    provider set: the settings are saved, but do not work: no mail goes
   130  interrupted`,
 		Version:       version(),
 		SilenceErrors: true,
@@ -39,7 +40,8 @@ Data goes to stdout, words to stderr. Exit codes:
 	})
 	root.SetVersionTemplate("postroom {{.Version}}\n")
 	root.AddCommand(newServeCommand(), newDemoCommand(), newSendCommand(), newMessageCommand(), newBatchCommand(),
-		newFailedCommand(), newMailboxCommand(), newPauseCommand(), newResumeCommand(), newTokenCommand(), newKeyCommand(), newVersionCommand())
+		newFailedCommand(), newMailboxCommand(), newPauseCommand(), newResumeCommand(), newProviderCommand(), newAuditCommand(), newTokenCommand(),
+		newKeyCommand(), newVersionCommand())
 	return root
 }
 
