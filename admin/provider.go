@@ -314,10 +314,17 @@ func (h *handler) activate(ctx context.Context, former *queue.Provider, change q
 	return &providerChangedOutput{out}, nil
 }
 
-func (h *handler) clearProvider(ctx context.Context, _ *struct{}) (*providerChangedOutput, error) {
+type clearProviderInput struct {
+	Version string `query:"version" maxLength:"64" doc:"The version that is to be cleared; if another is active nothing is. Left out: whichever is."`
+}
+
+func (h *handler) clearProvider(ctx context.Context, in *clearProviderInput) (*providerChangedOutput, error) {
 	active, err := h.changeable(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if in.Version != "" && in.Version != active.Version {
+		return nil, h.refusedSettings(ctx, queue.ErrProviderChanged)
 	}
 	return h.clear(ctx, active)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/postroom/postroom/provider"
@@ -37,10 +38,15 @@ func (c *Client) SetProvider(ctx context.Context, s *provider.Settings, try bool
 	return changed, nil
 }
 
-// ClearProvider leaves no provider active: credentials are deleted, and mail is accepted and waits.
-func (c *Client) ClearProvider(ctx context.Context) (*ProviderChanged, error) {
+// ClearProvider leaves no provider active: credentials are deleted, and mail is accepted and waits. If version is not "", it has to
+// be that of the active settings.
+func (c *Client) ClearProvider(ctx context.Context, version string) (*ProviderChanged, error) {
+	target := c.target("provider")
+	if version != "" {
+		target.RawQuery = url.Values{"version": {version}}.Encode()
+	}
 	changed := &ProviderChanged{}
-	if _, err := c.call(ctx, http.MethodDelete, "", nil, changed, "provider"); err != nil {
+	if _, err := c.do(ctx, http.MethodDelete, target, "", nil, changed); err != nil {
 		return nil, err
 	}
 	return changed, nil

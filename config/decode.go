@@ -171,7 +171,7 @@ func scalar(node ast.Node) (string, bool) {
 // setText reads text into a value, or says what is wrong with it. The environment and the file share it.
 func setText(v reflect.Value, text string) (problem string) {
 	v = made(v)
-	bad := fmt.Sprintf("want %s, not %q", wanted(v.Type()), text)
+	bad := "want " + wanted(v.Type()) // and not what it is: somebody can have put a secret there
 	switch {
 	case v.Type() == durationType:
 		d, err := time.ParseDuration(text)

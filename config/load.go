@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/postroom/postroom/provider"
 )
 
 // forClients are the variables of ours that belong to the commands that speak to the API.
@@ -46,6 +49,22 @@ func Load(path string, environ []string) (*Config, error) {
 		return nil, &Error{Faults: d.faults}
 	}
 	return c, nil
+}
+
+// ReadProvider gives settings of a provider from YAML, of which JSON is a part, in the form of the section provider; source names it.
+// What they mean is not judged. The error is an *Error with every fault of the form.
+func ReadProvider(source string, text []byte) (*provider.Settings, error) {
+	d := &decoder{where: make(map[string]string), source: source, lines: true}
+	s := &provider.Settings{}
+	d.document("", bytes.TrimPrefix(text, []byte("\ufeff")), reflect.ValueOf(s).Elem()) // editors on Windows put it there
+	if len(d.faults) == 0 && len(d.where) == 0 {
+		d.faults = append(d.faults, Fault{Where: source, Problem: "no settings", Danger: "there is nothing to choose",
+			Remedy: "write them as below provider: in postroom.yaml"})
+	}
+	if len(d.faults) > 0 {
+		return nil, &Error{Faults: d.faults}
+	}
+	return s, nil
 }
 
 func (d *decoder) file(path string, c *Config) {

@@ -70,17 +70,17 @@ func TestEveryFaultOfAFileIsReported(t *testing.T) {
 				"retry:\n  delays: 1m\n  give_up: 1d\n  jitter: .nan\nrecords: 3\nhttp: [a]\nauth:\n  tokens: {name: ops}\n" +
 				"provider:\n  smtp: {auth: {allow_cleartext: yes}}\n",
 			[]string{
-				`worker.concurrency :2 | want a whole number, not "many"`,
-				`worker.shutdown_timeout :3 | want a duration such as 30s, 15m or 1h30m, not "30"`,
+				`worker.concurrency :2 | want a whole number`,
+				`worker.shutdown_timeout :3 | want a duration such as 30s, 15m or 1h30m`,
 				"worker.attempt_timeout :4 | want a duration such as 30s",
-				`worker.content_cache_bytes :5 | want a whole number, not "1.5"`,
+				`worker.content_cache_bytes :5 | want a whole number`,
 				"retry.delays :7 | want a list",
-				`retry.give_up :8 | want a duration such as 30s, 15m or 1h30m, not "1d"`,
-				`retry.jitter :9 | want a number, not ".nan"`,
+				`retry.give_up :8 | want a duration such as 30s, 15m or 1h30m`,
+				`retry.jitter :9 | want a number`,
 				"records :10 | want a section",
 				"http :11 | want a section",
 				"auth.tokens :13 | want a list",
-				`provider.smtp.auth.allow_cleartext :15 | want true or false, not "yes"`,
+				`provider.smtp.auth.allow_cleartext :15 | want true or false`,
 			},
 		},
 		"values out of range": {
@@ -306,7 +306,7 @@ func TestEveryFaultOfTheEnvironmentIsReported(t *testing.T) {
 	checkFaults(t, err, []string{
 		`auth.tokens[0].rule POSTROOM_AUTH_TOKENS | no such key => write auth.tokens[0].role`,
 		`auth.tokens[1] POSTROOM_AUTH_TOKENS | want a section`,
-		`worker.concurrency POSTROOM_WORKER_CONCURRENCY | want a whole number, not "many"`,
+		`worker.concurrency POSTROOM_WORKER_CONCURRENCY | want a whole number`,
 		`retry.delays[1] POSTROOM_RETRY_DELAYS | want a duration`,
 		`POSTROOM_AUTH_TOKENS_FILE | no such variable => write POSTROOM_AUTH_TOKENS`,
 		`POSTROOM_NONSENSE_ALTOGETHER | no such variable => unset it`,

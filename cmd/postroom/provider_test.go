@@ -51,7 +51,7 @@ func startProvider(t *testing.T, active admin.Provider) *fakeProvider {
 			if err = json.Unmarshal(body, f.settings); err == nil {
 				err = printJSON(w, f.changed)
 			}
-		case "DELETE /v1/provider":
+		case "DELETE /v1/provider?version=4-ab":
 			err = printJSON(w, f.changed)
 		case "POST /v1/provider/verify":
 			var in admin.VerifyRequest

@@ -53,7 +53,7 @@ With --output json the answer is that of DELETE /v1/provider; where nothing was 
 					return fail(exitFault, "nothing was changed, for the answer was not yes")
 				}
 			}
-			cleared, err := client.ClearProvider(c.Context())
+			cleared, err := client.ClearProvider(c.Context(), p.Version)
 			if err != nil {
 				return perhapsChanged(err)
 			}

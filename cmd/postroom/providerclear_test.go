@@ -10,7 +10,7 @@ import (
 )
 
 func TestWhoClearsTheProviderIsAsked(t *testing.T) {
-	get, clear := "GET /v1/provider", "DELETE /v1/provider"
+	get, clear := "GET /v1/provider", "DELETE /v1/provider?version=4-ab"
 	for name, test := range map[string]struct {
 		args   string
 		answer func() (bool, error)

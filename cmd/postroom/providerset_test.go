@@ -157,16 +157,16 @@ func TestEveryFaultOfASettingsFileIsToldAtOnce(t *testing.T) {
 		want []string
 	}{
 		"many": {"kind: smtp\nsmtp:\n  hots: " + testSecret + "\n  port: " + testSecret + "\n  auth:\n    password: [" + testSecret + "]\n    allow_cleartext: yes\nsender: x\nallowed_senders: x\n",
-			[]string{"provider.yaml can't be used\n", "\n  smtp.hots (line 3) is no key: here belong host, port, security, min_tls, ca_pem, auth\n",
-				"smtp.port (line 4) is not a whole number", "smtp.auth.password (line 6) is not one plain value", "smtp.auth.allow_cleartext (line 7) is neither true nor false",
-				"sender (line 8) has no keys of its own", "allowed_senders (line 9) is not a list"}},
-		"with the section":   {"provider:\n  kind: smtp\n", []string{"provider (line 1) is no key: leave it out, and write what stands below it alone"}},
-		"no YAML":            {"kind: smtp\nsmtp: {password: " + testSecret + "\n", []string{"neither YAML nor JSON: line "}},
-		"empty":              {"# nothing\n", []string{"has no settings"}},
-		"two documents":      {"kind: smtp\n---\nkind: none\n", []string{"begins a second document"}},
-		"a list":             {"- kind: smtp\n", []string{"has no keys of its own"}},
+			[]string{"provider.yaml can't be used\n", "\n  smtp.hots (provider.yaml:3): no such key; write smtp.host\n",
+				"smtp.port (provider.yaml:4): want a whole number", "smtp.auth.password (provider.yaml:6): want a text", "smtp.auth.allow_cleartext (provider.yaml:7): want true or false",
+				"sender (provider.yaml:8): want a section", "allowed_senders (provider.yaml:9): want a list"}},
+		"with the section":   {"provider:\n  kind: smtp\n", []string{"provider (provider.yaml:1): no such key; delete it; here belong: kind, sender,"}},
+		"no YAML":            {"kind: smtp\nsmtp: {password: " + testSecret + "\n", []string{"not YAML: "}},
+		"empty":              {"# nothing\n", []string{"no settings"}},
+		"two documents":      {"kind: smtp\n---\nkind: none\n", []string{"a second document"}},
+		"a list":             {"- kind: smtp\n", []string{"want a section"}},
 		"kind none":          {"kind: none\n", []string{"use postroom provider clear"}},
-		"a number too large": {"kind: smtp\nlimits: {concurrency: 99999999999999999999}\n", []string{"limits.concurrency (line 2) is not a whole number"}},
+		"a number too large": {"kind: smtp\nlimits: {concurrency: 99999999999999999999}\n", []string{"limits.concurrency (provider.yaml:2): want a whole number"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := tells(t, "", "provider", "set", file(t, "provider.yaml", test.text))

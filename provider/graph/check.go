@@ -83,12 +83,12 @@ func (k *check) permissions(token string) bool {
 	roles, readable := rolesOf(token)
 	k.roles = roles
 	listed := printable(strings.Join(roles, ", "), maxWords/2)
-	missing := ""
+	missing, step := "", stepSend
 	switch {
 	case !slices.Contains(roles, mailSend):
 		missing = mailSend
 	case k.verifies && !slices.Contains(roles, mailReadWrite):
-		missing = mailReadWrite + ", which verify_sends needs"
+		missing, step = mailReadWrite+", which verify_sends needs", stepDraft
 	}
 	switch {
 	case !readable:
@@ -98,7 +98,7 @@ func (k *check) permissions(token string) bool {
 			listed = "no permission"
 		}
 		v := byCode["ErrorAccessDenied"]
-		s.State, s.Outcome = provider.StepFailed, &mail.Outcome{Class: v.class, Scope: v.scope, Cause: v.cause, Step: stepSend,
+		s.State, s.Outcome = provider.StepFailed, &mail.Outcome{Class: v.class, Scope: v.scope, Cause: v.cause, Step: step,
 			Reply: "the token lacks the application permission " + missing + "; it has " + listed +
 				" (a role that Exchange itself gives, by RBAC for Applications, does not show in a token)"}
 	case !slices.Contains(roles, mailReadWrite):

@@ -56,7 +56,7 @@ func (e *endpoint) grant(ctx context.Context) (*grant, *Fault) {
 		return got, nil
 	}
 	first := fault.outcome
-	if first.Class != mail.Configuration || first.Code != http.StatusBadRequest && first.Code != http.StatusUnauthorized {
+	if first.Class != mail.Configuration || first.Cause == mail.ScopeRefused || first.Code != http.StatusBadRequest && first.Code != http.StatusUnauthorized {
 		return nil, fault
 	}
 	got, other := e.ask(ctx, p, oauth2.AuthStyleInParams)

@@ -226,7 +226,7 @@ func TestBothWaysToSendASecretAreTriedBeforeItIsCalledWrong(t *testing.T) {
 	}{
 		"header only":        {`{"error":"invalid_client"}`, `{"error":"invalid_request"}`, 401, mail.ClientRefused, "invalid_client", 2},
 		"body only":          {`{"error":"invalid_request"}`, `{"error":"invalid_client"}`, 400, mail.ClientRefused, "invalid_client", 2},
-		"neither":            {`{"error":"invalid_scope"}`, `{"error":"invalid_scope"}`, 400, mail.ScopeRefused, "invalid_scope", 2},
+		"neither":            {`{"error":"invalid_scope"}`, `{"error":"invalid_scope"}`, 400, mail.ScopeRefused, "invalid_scope", 1},
 		"too busy to":        {`{"error":"invalid_client"}`, `{"error":"invalid_client"}`, 503, mail.TokenUnavailable, "invalid_client", 1},
 		"busy, and says 400": {`{"error":"temporarily_unavailable"}`, `{"error":"invalid_client"}`, 400, mail.TokenUnavailable, "temporarily_unavailable", 1},
 		"another address":    {`{"error":"invalid_client"}`, `{"error":"invalid_client"}`, 404, mail.ClientRefused, "invalid_client", 1},
