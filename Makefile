@@ -42,10 +42,10 @@ bench: deps
 	$(FULL) -run '^TestDrain$$'
 
 proof: deps
-	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held|AWrong|AServer|AFull|RetryAfter|OneOfEach|FiftyThousand|OAuth|GraphStays|AnAmbiguous|ALarge)'
+	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held|AWrong|AServer|AFull|RetryAfter|OneOfEach|FiftyThousand|OAuth|GraphStays|AnAmbiguous|ALarge|Switching|SettingsThat|Secrets|AnAdministrators|TryingSettings|AStream|AGenerated)'
 
 chaos: deps
-	$(FULL) -run '^Test(Killed|Terminated|MailOfAKilled|Stopped|WhatIsAccepted|AKilledProbe|RequeueCancel)'
+	$(FULL) -run '^Test(Killed|Terminated|MailOfAKilled|Stopped|WhatIsAccepted|AKilledProbe|AKilledWorker|RequeueCancel)'
 
 # One fuzzer at a time, for go test -fuzz takes no more. Little minimizing: it can eat all the time, with nothing tried.
 fuzz:

@@ -24,17 +24,19 @@ type auditInput struct {
 type auditOutput struct{ Body AuditPage }
 
 func (h *handler) listAudit(ctx context.Context, in *auditInput) (*auditOutput, error) {
-	entries, err := h.queue.Audit(ctx, in.Cursor, in.Limit)
+	entries, err := h.queue.Audit(ctx, in.Cursor, in.Limit+1)
 	if errors.Is(err, queue.ErrCursor) {
 		return nil, badFilter("", []Fault{{"/cursor", "is not what an answer gave as next"}}, inQuery)
 	} else if err != nil {
 		return nil, h.refused(ctx, err)
 	}
+	more := len(entries) > in.Limit
+	entries = entries[:min(len(entries), in.Limit)]
 	page := AuditPage{Entries: make([]AuditEntry, len(entries))}
 	for i, e := range entries {
 		page.Entries[i] = AuditEntry{At: utc(e.At), By: e.By, From: e.From, Action: e.Action, Target: e.Target, Detail: e.Detail}
 	}
-	if len(entries) == in.Limit {
+	if more {
 		page.Next = entries[len(entries)-1].ID
 	}
 	return &auditOutput{page}, nil

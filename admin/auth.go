@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
+	"time"
 
+	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -55,6 +58,12 @@ type Token struct {
 	Role string
 	// SHA256 is 64 hexadecimal digits.
 	SHA256 string
+	// Senders and Kinds bind a producer: mail that it hands in has one of these senders (addresses, or @ and a domain) and kinds;
+	// none: any.
+	Senders mail.Senders
+	Kinds   []mail.Kind
+	// RequestsPerMinute is how many requests it may make in any minute, at all processes together; 0: no limit.
+	RequestsPerMinute int
 }
 
 // caller is who presented a token, and from where.
@@ -63,6 +72,10 @@ type caller struct {
 	role Role
 	hash []byte
 	from string
+	// What Token says of them.
+	senders  mail.Senders
+	kinds    []mail.Kind
+	requests int
 }
 
 // authorOf gives who a request came from, for the audit.
@@ -87,7 +100,7 @@ func newKeyring(tokens []Token, log *slog.Logger) keyring {
 			log.Error("token ignored", "token", t.Name, "error", err)
 			continue
 		}
-		keys = append(keys, caller{name: t.Name, role: role, hash: hash})
+		keys = append(keys, caller{name: t.Name, role: role, hash: hash, senders: t.Senders, kinds: t.Kinds, requests: t.RequestsPerMinute})
 	}
 	return keys
 }
@@ -119,4 +132,48 @@ func (c caller) need(role Role) *Problem {
 		return nil
 	}
 	return forbidden.problem(fmt.Sprintf("This needs the role %s, and the token has %s: use another token.", role, c.role))
+}
+
+// slow refuses a caller who has made as many requests as the token may.
+func (h *handler) slow(ctx context.Context, c caller) *Problem {
+	if c.requests <= 0 {
+		return nil
+	}
+	wait, err := h.queue.Take(ctx, queue.Ration{Name: "requests", Window: time.Minute, Each: c.requests}, c.name)
+	var p *Problem
+	switch {
+	case err != nil && errors.As(h.refused(ctx, err), &p):
+		return p
+	case wait > 0:
+		return tooManyRequests.after(wait.Truncate(time.Second)+time.Second, fmt.Sprintf("This token may make %d a minute (requests_per_minute).", c.requests))
+	}
+	return nil
+}
+
+// may refuses mail that the caller's token is not for. at is where the message stands in the body.
+func (h *handler) may(ctx context.Context, m *mail.Message, at string) error {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	p := notForToken.problem("Nothing was accepted. Use another token, or have auth.tokens changed.")
+	if len(c.kinds) > 0 && !slices.Contains(c.kinds, m.Kind) {
+		p.Errors = append(p.Errors, Fault{at + "/kind", "is not among the kinds that this token is for"})
+	}
+	if len(c.senders) > 0 {
+		sender := m.From.Address
+		if parsed, err := mail.ParseAddress(sender); err == nil {
+			sender = parsed.Address
+		} else if sender == "" {
+			active, err := h.queue.Provider(ctx)
+			if err != nil {
+				return h.refused(ctx, err)
+			}
+			sender = active.Sender
+		}
+		if !c.senders.Allow(sender) {
+			p.Errors = append(p.Errors, Fault{at + "/from/address", "is not among the senders that this token is for (left out, it is the provider's own)"})
+		}
+	}
+	if p.Errors == nil {
+		return nil
+	}
+	return p
 }

@@ -62,6 +62,9 @@ func (h *handler) sendBatch(ctx context.Context, in *sendBatchInput) (*sendBatch
 		if err := read(in.request, h.limit, &b); err != nil {
 			return nil, err
 		}
+		if err := h.may(ctx, &b.Message, "/message"); err != nil {
+			return nil, err
+		}
 		receipt, err = h.queue.EnqueueBatch(ctx, b, options...)
 	}
 	if err != nil {

@@ -41,6 +41,10 @@ func mediaTypeFault(h http.Header) *Problem {
 	if charset := params["charset"]; charset != "" && !strings.EqualFold(charset, "utf-8") {
 		return wrongMediaType.problem("JSON is UTF-8 here: leave charset away.")
 	}
+	return encodingFault(h)
+}
+
+func encodingFault(h http.Header) *Problem {
 	if encoding := h.Get("Content-Encoding"); encoding != "" && !strings.EqualFold(encoding, "identity") {
 		return wrongMediaType.problem("The body can't be compressed: send it as it is, without Content-Encoding.")
 	}

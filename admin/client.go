@@ -66,6 +66,31 @@ func (c *Client) SendBatch(ctx context.Context, b mail.Batch, idempotencyKey str
 	return accepted, nil
 }
 
+// StoreContent stores a file for messages to refer to: mail.Attachment.Ref is the ID of the answer. It is read as it is sent, and only
+// once. An empty contentType is told from the name.
+func (c *Client) StoreContent(ctx context.Context, name, contentType string, r io.Reader) (*Content, error) {
+	target := c.target("contents")
+	target.RawQuery = url.Values{"name": {name}}.Encode()
+	response, err := c.send(ctx, http.MethodPost, target, "", contentType, r)
+	if err != nil {
+		return nil, err
+	}
+	content := &Content{}
+	if _, err := answered(response, content); err != nil {
+		return nil, err
+	}
+	return content, nil
+}
+
+// Content tells what is known of a stored file.
+func (c *Client) Content(ctx context.Context, id string) (*Content, error) {
+	content := &Content{}
+	if _, err := c.call(ctx, http.MethodGet, "", nil, content, "contents", id); err != nil {
+		return nil, err
+	}
+	return content, nil
+}
+
 // Message tells what is known of a message.
 func (c *Client) Message(ctx context.Context, id string) (*MessageStatus, error) {
 	status := &MessageStatus{}
@@ -187,6 +212,11 @@ func (c *Client) do(ctx context.Context, method string, target *url.URL, idempot
 	if err != nil {
 		return nil, err
 	}
+	return answered(response, out)
+}
+
+// answered decodes an answer into out.
+func answered(response *http.Response, out any) (http.Header, error) {
 	defer response.Body.Close()
 	if err := json.NewDecoder(io.LimitReader(response.Body, answerBytes)).Decode(out); err != nil {
 		return nil, fmt.Errorf("admin: answer: %w", err)
@@ -196,21 +226,25 @@ func (c *Client) do(ctx context.Context, method string, target *url.URL, idempot
 
 // open makes one request and gives the answer, which is a success: its body is the caller's to close.
 func (c *Client) open(ctx context.Context, method string, target *url.URL, idempotencyKey string, in any) (*http.Response, error) {
-	var body io.Reader
-	if in != nil {
-		encoded, err := json.Marshal(in)
-		if err != nil {
-			return nil, fmt.Errorf("admin: encode: %w", err)
-		}
-		body = bytes.NewReader(encoded)
+	if in == nil {
+		return c.send(ctx, method, target, idempotencyKey, "", nil)
 	}
+	encoded, err := json.Marshal(in)
+	if err != nil {
+		return nil, fmt.Errorf("admin: encode: %w", err)
+	}
+	return c.send(ctx, method, target, idempotencyKey, "application/json", bytes.NewReader(encoded))
+}
+
+// send makes one request with a body as it is; nil: none.
+func (c *Client) send(ctx context.Context, method string, target *url.URL, idempotencyKey, contentType string, body io.Reader) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	r.Header.Set("Authorization", "Bearer "+c.token)
-	if in != nil {
-		r.Header.Set("Content-Type", "application/json")
+	if contentType != "" {
+		r.Header.Set("Content-Type", contentType)
 	}
 	if idempotencyKey != "" {
 		r.Header.Set("Idempotency-Key", idempotencyKey)

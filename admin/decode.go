@@ -391,6 +391,9 @@ func (d *decoder) fieldNames(t reflect.Type) []string {
 	names := make([]string, t.NumField())
 	for i := range names {
 		names[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if names[i] == "-" {
+			names[i] = ""
+		}
 	}
 	d.names[t] = names
 	return names

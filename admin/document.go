@@ -138,7 +138,7 @@ func document(oapi *huma.OpenAPI) {
 	all["Recipient"].Properties["variables"].AdditionalProperties = &huma.Schema{OneOf: []*huma.Schema{
 		{Type: huma.TypeString}, {Type: huma.TypeNumber}, {Type: huma.TypeBoolean},
 	}}
-	for _, r := range slices.Concat(withMail, withID, withMailbox, withExport, withSettings, withTry, []refusal{tooLate, noSuchEndpoint, methodNotAllowed, invalidRecipient}) {
+	for _, r := range slices.Concat(withMail, withID, withContent, withStored, withMailbox, withExport, withSettings, withTry, []refusal{tooLate, noSuchEndpoint, methodNotAllowed, invalidRecipient}) {
 		if property := all["Problem"].Properties["type"]; !slices.Contains(property.Examples, any(r.uri())) {
 			property.Examples = append(property.Examples, r.uri())
 		}
@@ -174,6 +174,7 @@ var descriptions = map[string]string{
 	"Attachment.content_type": "A media type such as application/pdf; left out: told from the name.",
 	"Attachment.content_id":   "Makes it an inline image: the html refers to it as cid:CONTENT_ID. No angle brackets.",
 	"Attachment.content":      "The file in base64.",
+	"Attachment.ref":          "In the place of content: the id of a file that was stored by POST /v1/contents. Its name and type fill in what is left out here.",
 
 	"Batch.message":    "What all recipients share. It has no to. {{.name}} in subject, text and html is filled from each recipient's variables.",
 	"Batch.recipients": "One message goes to each.",
@@ -181,6 +182,7 @@ var descriptions = map[string]string{
 	"Recipient.to":               "The recipient's address, or several who get one message together.",
 	"Recipient.variables":        "What the templates are filled from: strings, numbers and booleans.",
 	"Recipient.list_unsubscribe": "Replaces the message's.",
+	"Recipient.attachments":      "Files of this recipient's own, each by ref; they come after the message's.",
 
 	"Problem.type":   "A stable URI that tells problems apart.",
 	"Problem.title":  "What the type means.",

@@ -26,6 +26,7 @@ var (
 
 // inParts is part of every description of what works on a selection.
 const inParts = "One request does a part, in a few seconds: while the answer has next, repeat it with that as cursor. " +
+	"With Accept: application/x-ndjson it does all parts, and tells what was done so far in a line after each. " +
 	"What fails meanwhile is not meant. A filter that is empty has to come with all, so that nobody means everything by mistake."
 
 func (h *handler) registerFailed() {
@@ -36,11 +37,13 @@ func (h *handler) registerFailed() {
 	op = h.operation(Operator, http.MethodPost, "/v1/failed/requeue", "requeueFailed", "Queue failed messages again", withSelection)
 	op.Description = "They go to all recipients who do not have them, those who were refused too: whoever requeues has put the cause right. " +
 		"Attempts count from now on, and an expires_at that has passed no longer counts. " + inParts
+	op.Responses["200"] = h.selectionResponse()
 	huma.Register(h.api, op, h.requeueFailed)
 	h.takes(op.Path, reflect.TypeFor[Selection]())
 
 	op = h.operation(Operator, http.MethodPost, "/v1/failed/delete", "deleteFailed", "Delete failed messages", withSelection)
 	op.Description = "With their content, and all else that is known of them. Their batches go on counting them as failed. " + inParts
+	op.Responses["200"] = h.selectionResponse()
 	huma.Register(h.api, op, h.deleteFailed)
 	h.takes(op.Path, reflect.TypeFor[Selection]())
 
@@ -48,6 +51,14 @@ func (h *handler) registerFailed() {
 	op.Description = "An RFC 5322 message to save or to look at: with all its recipients but those of bcc, whom it never names."
 	op.Responses["200"] = emlResponse()
 	huma.Register(h.api, op, h.exportFailed)
+}
+
+// selectionResponse describes what requeue and delete answer: huma does not know, as it can be lines.
+func (h *handler) selectionResponse() *huma.Response {
+	return &huma.Response{Description: "What was done.", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: h.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[Selected](), true, "")},
+		ndjson:             {Schema: &huma.Schema{Type: huma.TypeString, Description: "A Selected a line, each with all that was done so far; the last has no next, or a problem."}},
+	}}
 }
 
 type listFailedInput struct {

@@ -2,12 +2,18 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/postroom/postroom/queue"
 )
@@ -16,25 +22,26 @@ import (
 // stand between them and us, and of a shutdown.
 const selectionTime = 3 * time.Second
 
-type selectionInput struct{ original }
-
-type selectionOutput struct{ Body Selected }
-
-func (h *handler) requeueFailed(ctx context.Context, in *selectionInput) (*selectionOutput, error) {
-	return h.onSelection(ctx, in.request, "requeued", h.queue.Requeue)
+type selectionInput struct {
+	original
+	Accept string `header:"Accept" doc:"application/x-ndjson: all parts are done, one after the other, and each is a line of the answer."`
 }
 
-func (h *handler) deleteFailed(ctx context.Context, in *selectionInput) (*selectionOutput, error) {
-	return h.onSelection(ctx, in.request, "deleted", h.queue.DeleteFailed)
+func (h *handler) requeueFailed(ctx context.Context, in *selectionInput) (*huma.StreamResponse, error) {
+	return h.onSelection(ctx, in, "requeued", h.queue.Requeue)
+}
+
+func (h *handler) deleteFailed(ctx context.Context, in *selectionInput) (*huma.StreamResponse, error) {
+	return h.onSelection(ctx, in, "deleted", h.queue.DeleteFailed)
 }
 
 // stepper is queue.Requeue or queue.DeleteFailed.
 type stepper func(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error)
 
 // onSelection answers a request that changes what a filter selects; done is what is done to it.
-func (h *handler) onSelection(ctx context.Context, r *http.Request, done string, step stepper) (*selectionOutput, error) {
+func (h *handler) onSelection(ctx context.Context, in *selectionInput, done string, step stepper) (*huma.StreamResponse, error) {
 	var s Selection
-	if err := read(r, h.limit, &s); err != nil {
+	if err := read(in.request, h.limit, &s); err != nil {
 		return nil, err
 	}
 	nothing := "Nothing was " + done + ". "
@@ -49,15 +56,64 @@ func (h *handler) onSelection(ctx context.Context, r *http.Request, done string,
 	if p.Errors != nil {
 		return nil, p
 	}
+	part := func(cursor string) (Selected, error) {
+		s.Cursor = cursor
+		return h.part(ctx, &s, f, done, step)
+	}
+	sum, err := part(s.Cursor)
+	if err != nil {
+		return nil, err
+	}
+	return &huma.StreamResponse{Body: func(out huma.Context) {
+		if mediaType, _, _ := mime.ParseMediaType(in.Accept); mediaType != ndjson {
+			out.SetHeader("Content-Type", "application/json")
+			_ = json.NewEncoder(out.BodyWriter()).Encode(sum)
+			return
+		}
+		out.SetHeader("Content-Type", ndjson)
+		tellParts(in.control, out.BodyWriter(), sum, part)
+	}}, nil
+}
+
+// tellParts goes on with a selection until all of it is done or the client has gone, and writes a line after each part: what was done
+// so far, and the cursor that goes on from there. What stops it before the end is a problem in the last line.
+func tellParts(control *http.ResponseController, out io.Writer, sum Selected, part func(cursor string) (Selected, error)) {
+	lines := json.NewEncoder(out)
+	for {
+		_ = control.SetWriteDeadline(time.Now().Add(linePatience))
+		if lines.Encode(sum) != nil || control.Flush() != nil || sum.Next == "" {
+			return
+		}
+		one, err := part(sum.Next)
+		if err != nil {
+			var p *Problem
+			if errors.As(err, &p) {
+				_ = lines.Encode(struct {
+					Problem *Problem `json:"problem"`
+					Next    string   `json:"next"`
+				}{p, sum.Next})
+			}
+			return
+		}
+		one.Done += sum.Done
+		one.Cancelled += sum.Cancelled
+		one.Unreadable += sum.Unreadable
+		one.Scanned += sum.Scanned
+		sum = one
+	}
+}
+
+// part does a part of a selection, and notes it.
+func (h *handler) part(ctx context.Context, s *Selection, f queue.FailedFilter, done string, step stepper) (Selected, error) {
 	action := map[string]string{"requeued": "failed.requeue", "deleted": "failed.delete"}[done]
 	if !s.DryRun && s.Cursor == "" {
 		if err := h.queue.Note(ctx, h.entry(ctx, action, "", "began: "+s.Filter.words())); err != nil {
-			return nil, h.refused(ctx, err)
+			return Selected{}, h.refused(ctx, err)
 		}
 	}
 	sum, err := h.steps(ctx, step, f, queue.SelectionOptions{Cursor: s.Cursor, DryRun: s.DryRun})
-	if p := rejected(err, nothing, inBody); p != nil {
-		return nil, p
+	if p := rejected(err, "Nothing was "+done+". ", inBody); p != nil {
+		return Selected{}, p
 	}
 	who := authorOf(ctx)
 	if !s.DryRun && sum.Done > 0 {
@@ -71,10 +127,10 @@ func (h *handler) onSelection(ctx context.Context, r *http.Request, done string,
 	if err != nil {
 		// Logged in any case; what was done is worth more to whoever asked.
 		if refusal := h.refused(ctx, err); sum.Done == 0 {
-			return nil, refusal
+			return Selected{}, refusal
 		}
 	}
-	return &selectionOutput{sum}, nil
+	return sum, nil
 }
 
 // words says what a filter selects, without recipients and without what somebody looked for in replies, as that can name them.

@@ -5,6 +5,7 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -62,6 +63,8 @@ type backend interface {
 	Requeue(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error)
 	DeleteFailed(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error)
 	Outgoing(ctx context.Context, id string) (*mail.Outgoing, error)
+	StoreContent(ctx context.Context, name, contentType string, r io.Reader) (*queue.StoredContent, error)
+	Content(ctx context.Context, id string) (*queue.StoredContent, error)
 	Ping(context.Context) error
 	providerBackend
 }
@@ -73,7 +76,7 @@ type providerBackend interface {
 	ActivateProvider(context.Context, queue.ProviderChange) (version string, err error)
 	ResealProvider(ctx context.Context, p *queue.Provider, sealed string, entry queue.AuditEntry) error
 	Underway(context.Context) (int, error)
-	Release(ctx context.Context, key string, try bool) (bool, error)
+	Release(ctx context.Context, key string, try bool) error
 	Take(ctx context.Context, r queue.Ration, by string) (wait time.Duration, err error)
 	Note(context.Context, queue.AuditEntry) error
 	Audit(ctx context.Context, before string, limit int) ([]queue.AuditEntry, error)
@@ -109,6 +112,7 @@ func newHandler(o Options, q backend) *handler {
 	h.api = humago.New(h.mux, newConfig(o.Version))
 	h.registerMessages()
 	h.registerBatches()
+	h.registerContents()
 	h.registerMailboxes()
 	h.registerFailed()
 	h.registerProvider()

@@ -14,10 +14,10 @@ import (
 
 // What every request under /v1 can meet, and every request with mail in it.
 var (
-	always   = []refusal{noTokens, unauthorized, forbidden, invalidRequest, internal, unavailable}
+	always   = []refusal{noTokens, unauthorized, forbidden, invalidRequest, tooManyRequests, internal, unavailable}
 	withID   = append(slices.Clip(always), notFound)
 	withMail = append(slices.Clip(always), malformedJSON, incompleteBody, badIdempotencyKey, bodyTooSlow, bodyTooLarge,
-		wrongMediaType, invalidMessage, idempotencyConflict, idempotencyRunning, full, tookTooLong)
+		wrongMediaType, notForToken, invalidMessage, idempotencyConflict, idempotencyRunning, full, tookTooLong)
 )
 
 func (h *handler) registerMessages() {
@@ -52,6 +52,9 @@ func (h *handler) sendMessage(ctx context.Context, in *sendMessageInput) (*sendM
 	}
 	var m mail.Message
 	if err := read(in.request, h.limit, &m); err != nil {
+		return nil, err
+	}
+	if err := h.may(ctx, &m, ""); err != nil {
 		return nil, err
 	}
 	receipt, err := h.queue.Enqueue(ctx, m, idempotency)

@@ -112,6 +112,7 @@ var (
 	unauthorized        = refusal{"unauthorized", 401, "A token is needed"}
 	forbidden           = refusal{"forbidden", 403, "The token's role does not allow this"}
 	notFound            = refusal{"not-found", 404, "There is no such message or batch"}
+	noSuchContent       = refusal{"no-such-content", 404, "There is no such file"}
 	noSuchMailbox       = refusal{"no-such-mailbox", 404, "There is no such mailbox"}
 	noSuchEndpoint      = refusal{"no-such-endpoint", 404, "There is nothing at this path"}
 	methodNotAllowed    = refusal{"method-not-allowed", 405, "The path does not know this method"}
@@ -128,10 +129,13 @@ var (
 	wrongMediaType      = refusal{"unsupported-media-type", 415, "The body's type is not supported"}
 	invalidRequest      = refusal{"invalid-request", 422, "The request does not have the right form"}
 	invalidMessage      = refusal{"invalid-message", 422, "The message can't be accepted"}
+	invalidContent      = refusal{"invalid-content", 422, "The file can't be stored"}
 	invalidRecipient    = refusal{"invalid-recipient", 422, "The recipient can't be accepted"}
 	invalidSettings     = refusal{"invalid-settings", 422, "The settings can't be used"}
 	idempotencyRunning  = refusal{"idempotency-running", 409, "A request with the same Idempotency-Key is under way"}
 	idempotencyConflict = refusal{"idempotency-conflict", 422, "The Idempotency-Key was used for another request"}
+	notForToken         = refusal{"not-for-token", 403, "The token is not for this mail"}
+	tooManyRequests     = refusal{"too-many-requests", 429, "The token makes too many requests"}
 	tooManyTries        = refusal{"too-many-tries", 429, "The provider's settings were saved or tried too often"}
 	internal            = refusal{"internal", 500, "Something is wrong here"}
 	full                = refusal{"full", 503, "There is no room for more content"}

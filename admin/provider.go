@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -167,6 +168,9 @@ func (h *handler) setProvider(ctx context.Context, in *setProviderInput) (*provi
 		return nil, h.refused(ctx, err)
 	}
 	change.Entry = h.entry(ctx, "provider.set", string(settings.Kind), describe(&settings))
+	if former != nil {
+		change.Former = active.Sealed
+	}
 	out := ProviderChanged{Result: "saved_not_tried"}
 	if in.Verify {
 		steps, err := h.check(ctx, &settings)
@@ -187,7 +191,12 @@ func (h *handler) setProvider(ctx context.Context, in *setProviderInput) (*provi
 			}
 		}
 	}
-	return h.activate(ctx, active, change, out)
+	changed, err := h.activate(ctx, active, change, out)
+	if err != nil && in.Verify {
+		// They were tried all the same.
+		_ = h.queue.Note(context.WithoutCancel(ctx), h.entry(ctx, "provider.verify", string(settings.Kind), "settings that were not saved: "+describe(&settings)))
+	}
+	return changed, err
 }
 
 // changeable gives the active settings, if they can be changed here.
@@ -297,19 +306,21 @@ func (h *handler) activate(ctx context.Context, former *queue.Provider, change q
 		patience, cancel := context.WithTimeout(ctx, activationPatience)
 		defer cancel()
 		if out.Underway, err = h.queue.Underway(patience); err != nil {
-			return nil, h.refused(ctx, err)
+			h.log.Warn("it can't be told how many attempts of the former settings are under way", "error", err)
+			out.Underway = -1
 		}
 	} else if out.Result == "saved" {
 		if err := h.release(ctx, former, false); err != nil {
-			return nil, err
+			h.log.Warn("what is held could not be let go: it lets go when an attempt succeeds", "error", err)
 		}
 	}
 	h.log.Info("the provider's settings have changed", "kind", change.Entry.Target, "version", version, "by", change.Entry.By, "result", out.Result, "underway", out.Underway)
-	p, err := h.provider(ctx)
-	if err != nil {
-		return nil, h.refused(ctx, err)
+	out.Provider = Provider{Kind: cmp.Or(change.Entry.Target, queue.NoProvider), Version: version}
+	if p, err := h.provider(ctx); err != nil {
+		h.log.Warn("the provider can't be described", "error", err)
+	} else {
+		out.Provider = *p
 	}
-	out.Provider = *p
 	out.Summary = changedSummary(&out)
 	return &providerChangedOutput{out}, nil
 }

@@ -76,6 +76,9 @@ func changedSummary(c *ProviderChanged) string {
 	default:
 		s = "Saved, and not tried: the settings are active."
 	}
+	if c.Underway < 0 {
+		s += " Attempts of the former settings may be under way still; none begins any more."
+	}
 	if c.Underway > 0 {
 		s += fmt.Sprintf(" After 30 seconds %s of the former settings still under way; none begins any more.", counted(c.Underway, "attempt is", "attempts are"))
 	}

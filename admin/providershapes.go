@@ -68,7 +68,7 @@ type ProviderChanged struct {
 	Result string `json:"result" enum:"saved,saved_not_valid,saved_not_tried" doc:"saved: they were tried, and work. saved_not_valid: they are active, and do not work: steps say why, and all mail waits until they do. saved_not_tried: it was asked not to try them, or there is nothing to try."`
 	Steps  []Step `json:"steps,omitempty" doc:"What trying them came to, as of POST /v1/provider/verify."`
 	// Underway is how many attempts of the former settings were still under way.
-	Underway int    `json:"underway" doc:"How many attempts of the former settings were still under way after 30 seconds. None begins any more."`
+	Underway int    `json:"underway" doc:"How many attempts of the former settings were still under way after 30 seconds; -1 if that could not be told. None begins any more."`
 	Summary  string `json:"summary" doc:"The same as a sentence for people."`
 }
 

@@ -105,7 +105,7 @@ func (h *handler) release(ctx context.Context, active *queue.Provider, try bool)
 		held = append(held, active.Sender)
 	}
 	for _, key := range held {
-		if _, err := h.queue.Release(ctx, key, try); err != nil {
+		if err := h.queue.Release(ctx, key, try); err != nil {
 			return h.refused(ctx, err)
 		}
 	}
@@ -165,6 +165,7 @@ func (h *handler) testProvider(ctx context.Context, in *tryInput) (*testOutput, 
 	}
 	result, err := h.awaitTest(ctx, receipt.ID)
 	if err != nil {
+		_ = h.queue.CancelMessage(context.WithoutCancel(ctx), receipt.ID) // whoever asked has gone, or Redis has: it expires soon
 		return nil, h.refused(ctx, err)
 	}
 	result.ID, result.TookMs = receipt.ID, time.Since(begun).Milliseconds()
@@ -177,7 +178,7 @@ func (h *handler) testMail(to mail.Address, by string, now time.Time) mail.Messa
 		Kind: mail.Alert, To: []mail.Address{to}, Subject: "Test mail from Postroom on " + h.providers.Host,
 		Text: fmt.Sprintf("This is a test mail from Postroom on %s.\n\nAn administrator (%s) sent it at %s, to see whether mail goes out.\n"+
 			"That you can read it means that it does. Nobody expects an answer.\n", h.providers.Host, by, now.UTC().Format("15:04:05 MST on 2 January 2006")),
-		ExpiresAt: now.Add(time.Hour),
+		ExpiresAt: now.Add(testPatience + 5*time.Second), // should nobody be left to cancel it
 	}
 }
 

@@ -25,6 +25,17 @@ import (
 // smallLimit is the largest body that the tests' API takes.
 const smallLimit = 4096
 
+// formOf and formPart make a form with files.
+var formOf = []string{"Content-Type", "", "Content-Type", formData + "; boundary=b"}
+
+func formPart(file, content string) string {
+	name := ""
+	if file != "" {
+		name = `; filename="` + file + `"`
+	}
+	return "--b\r\nContent-Disposition: form-data; name=\"file\"" + name + "\r\n\r\n" + content + "\r\n"
+}
+
 func TestRefusals(t *testing.T) {
 	a := serve(t, func(o *Options) { o.MaxBodyBytes = smallLimit })
 	message := func(old, new string) string { return strings.Replace(oneMessage, old, new, 1) }
@@ -220,6 +231,23 @@ func TestRefusals(t *testing.T) {
 		"audit, a cursor too long": {method: "GET", token: operatorToken, path: "/v1/audit?cursor=" + strings.Repeat("1", 65), want: invalidRequest, at: "query.cursor"},
 		"an entry of the audit":    {method: "DELETE", token: adminToken, path: "/v1/audit", want: methodNotAllowed, reason: "GET"},
 
+		"a file of no type":     {path: "/v1/contents?name=a.pdf", header: []string{"Content-Type", "", "Content-Type", "maybe"}, body: "x", want: invalidContent, at: "header.Content-Type"},
+		"a file of no name":     {path: "/v1/contents", header: []string{"Content-Type", "", "Content-Type", "text/plain"}, body: "x", want: invalidContent, at: "query.name"},
+		"a file with folders":   {path: "/v1/contents?name=../maybe", header: []string{"Content-Type", "", "Content-Type", "text/plain"}, body: "x", want: invalidContent, at: "query.name"},
+		"a compressed file":     {path: "/v1/contents?name=a.txt", header: []string{"Content-Encoding", "gzip"}, body: "x", want: wrongMediaType},
+		"a form of two files":   {path: "/v1/contents", header: formOf, body: formPart("a.txt", "1") + formPart("b.txt", "2") + "--b--\r\n", want: invalidRequest, reason: "one part"},
+		"a form of no file":     {path: "/v1/contents", header: formOf, body: formPart("", "1") + "--b--\r\n", want: invalidRequest, reason: "one part"},
+		"an empty form":         {path: "/v1/contents", header: formOf, body: "--b--\r\n", want: invalidRequest, reason: "one part"},
+		"a form cut off":        {path: "/v1/contents", header: formOf, body: formPart("a.txt", "1"), want: incompleteBody},
+		"a form cut in a file":  {path: "/v1/contents", header: formOf, body: strings.TrimSuffix(formPart("a.txt", "1"), "\r\n"), want: incompleteBody},
+		"a form without bounds": {path: "/v1/contents", header: []string{"Content-Type", "", "Content-Type", formData}, body: "x", want: incompleteBody},
+		"no such file":          {method: "GET", path: "/v1/contents/" + id, want: noSuchContent},
+		"a file of no id":       {method: "GET", path: "/v1/contents/x", want: noSuchContent, reason: "26"},
+		"a file unknown":        {body: message(`"content": "aGVsbG8="`, `"ref": "`+id+`"`), want: invalidMessage, at: "/attachments/0/ref", reason: "POST /v1/contents"},
+		"a file twice":          {body: message(`"content":`, `"ref": "`+id+`", "content":`), want: invalidMessage, at: "/attachments/0/ref", reason: "beside content"},
+		"a size of one's own":   {body: message(`"content":`, `"-": 1, "content":`), want: invalidRequest, at: "/attachments/0/-"},
+		"a batch's file":        {body: batch(`"subject"`, `"attachments": [{"ref": "`+id+`"}], "subject"`), want: invalidMessage, at: "/message/attachments/0/ref"},
+
 		"a batch of nobody":        {body: `{"message": {"kind": "report", "subject": "s", "text": "t"}, "recipients": []}`, want: invalidMessage, at: "/recipients"},
 		"a batch with to":          {body: batch(`"subject"`, `"to": [{"address": "ada@example.net"}], "subject"`), want: invalidMessage, at: "/message/to"},
 		"a wrong template":         {body: batch("Hello {{.name}}", "Hello {{.name"), want: invalidMessage, at: "/message/subject"},
@@ -292,19 +320,19 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 			}
 		}
 	}
-	if paths != 23 {
-		t.Errorf("%d operations were tried, want 23", paths)
+	if paths != 25 {
+		t.Errorf("%d operations were tried, want 25", paths)
 	}
 }
 
 func TestWithoutTokensConfiguredTheAPIIsClosed(t *testing.T) {
 	for name, tokens := range map[string][]Token{
 		"none":         nil,
-		"no such role": {{"app", "root", hashOf(producerToken)}},
-		"the token itself where its hash belongs": {{"app", "admin", producerToken}},
-		"half a hash":                {{"app", "admin", hashOf(producerToken)[:32]}},
-		"an empty hash":              {{"app", "admin", ""}},
-		"the hash of an empty token": {{"app", "admin", hashOf("")}},
+		"no such role": {{Name: "app", Role: "root", SHA256: hashOf(producerToken)}},
+		"the token itself where its hash belongs": {{Name: "app", Role: "admin", SHA256: producerToken}},
+		"half a hash":                {{Name: "app", Role: "admin", SHA256: hashOf(producerToken)[:32]}},
+		"an empty hash":              {{Name: "app", Role: "admin", SHA256: ""}},
+		"the hash of an empty token": {{Name: "app", Role: "admin", SHA256: hashOf("")}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := serve(t, func(o *Options) { o.Tokens = tokens })
@@ -449,8 +477,8 @@ func (f faulty) ActivateProvider(context.Context, queue.ProviderChange) (string,
 func (f faulty) ResealProvider(context.Context, *queue.Provider, string, queue.AuditEntry) error {
 	return f.fail()
 }
-func (f faulty) Underway(context.Context) (int, error)               { return 0, f.fail() }
-func (f faulty) Release(context.Context, string, bool) (bool, error) { return false, f.fail() }
+func (f faulty) Underway(context.Context) (int, error)       { return 0, f.fail() }
+func (f faulty) Release(context.Context, string, bool) error { return f.fail() }
 func (f faulty) Take(context.Context, queue.Ration, string) (time.Duration, error) {
 	return 0, f.fail()
 }
@@ -459,7 +487,11 @@ func (f faulty) Audit(context.Context, string, int) ([]queue.AuditEntry, error) 
 	return nil, f.fail()
 }
 func (f faulty) Outgoing(context.Context, string) (*mail.Outgoing, error) { return nil, f.fail() }
-func (f faulty) Ping(context.Context) error                               { return f.fail() }
+func (f faulty) StoreContent(context.Context, string, string, io.Reader) (*queue.StoredContent, error) {
+	return nil, f.fail()
+}
+func (f faulty) Content(context.Context, string) (*queue.StoredContent, error) { return nil, f.fail() }
+func (f faulty) Ping(context.Context) error                                    { return f.fail() }
 
 // late is a queue that knows of everything, and then fails.
 type late struct {

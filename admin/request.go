@@ -27,6 +27,11 @@ func (h *handler) role(least Role) huma.Middlewares {
 			writeProblem(w, p)
 			return
 		}
+		if p := h.slow(ctx.Context(), who); p != nil {
+			_, w := humago.Unwrap(ctx)
+			writeProblem(w, p)
+			return
+		}
 		who.from, _, _ = net.SplitHostPort(ctx.RemoteAddr())
 		next(huma.WithValue(ctx, callerKey{}, who))
 	}}

@@ -43,7 +43,35 @@ type lines struct {
 }
 
 func newLines(r *http.Request, control *http.ResponseController) *lines {
-	return &lines{r: bufio.NewReaderSize(r.Body, 64<<10), renew: func() { _ = control.SetReadDeadline(time.Now().Add(linePatience)) }}
+	return &lines{r: bufio.NewReaderSize(r.Body, 64<<10), renew: renewal(control)}
+}
+
+// renewal gives what gives the client its time anew.
+func renewal(control *http.ResponseController) func() {
+	return func() { _ = control.SetReadDeadline(time.Now().Add(linePatience)) }
+}
+
+// patientBytes is after how many bytes of a file a client has its time anew.
+const patientBytes = 512 << 10
+
+// patient reads a body of any length, as long as it goes on coming.
+type patient struct {
+	r     io.Reader
+	renew func()
+	left  int // bytes until then
+}
+
+func (p *patient) Read(b []byte) (int, error) {
+	if p.left <= 0 {
+		p.renew()
+		p.left = patientBytes
+	}
+	n, err := p.r.Read(b)
+	p.left -= n
+	if err != nil {
+		err = streamFault(err, "send at least 9 kB a second on average.")
+	}
+	return n, err
 }
 
 // next gives the next line that is not blank; io.EOF after the last.
@@ -78,19 +106,19 @@ func (l *lines) line(limit int64) ([]byte, error) {
 		case errors.Is(err, io.EOF) && len(l.pending)+len(part) > 0:
 			return append(l.pending, part...), nil // the last line needs no end
 		default:
-			return nil, streamFault(err)
+			return nil, streamFault(err, "send at least a line a second on average.")
 		}
 	}
 }
 
-// streamFault says why a stream has ended before its end; io.EOF stays what it is.
-func streamFault(err error) error {
+// streamFault says why a stream has ended before its end, and how fast it has to be; io.EOF stays what it is.
+func streamFault(err error, speed string) error {
 	var timeout net.Error
 	switch {
 	case errors.Is(err, io.EOF):
 		return io.EOF
 	case errors.As(err, &timeout) && timeout.Timeout():
-		return bodyTooSlow.problem("Nothing was accepted: repeat the request, and send at least a line a second on average.")
+		return bodyTooSlow.problem("Nothing was accepted: repeat the request, and " + speed)
 	}
 	return incompleteBody.problem("Nothing was accepted: repeat the request.")
 }
@@ -113,8 +141,8 @@ func decodeLine(line []byte, n int, at string, v any) error {
 
 // streamBatch accepts a batch that comes line by line, in bounded memory.
 func (h *handler) streamBatch(ctx context.Context, in *sendBatchInput, options []queue.Option) (queue.BatchReceipt, error) {
-	if encoding := in.request.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
-		return queue.BatchReceipt{}, wrongMediaType.problem("The body can't be compressed: send it as it is, without Content-Encoding.")
+	if p := encodingFault(in.request.Header); p != nil {
+		return queue.BatchReceipt{}, p
 	}
 	body := newLines(in.request, in.control)
 	line, err := body.next(h.limit)
@@ -125,6 +153,9 @@ func (h *handler) streamBatch(ctx context.Context, in *sendBatchInput, options [
 	}
 	var m mail.Message
 	if err := decodeLine(line, body.n, "/message", &m); err != nil {
+		return queue.BatchReceipt{}, err
+	}
+	if err := h.may(ctx, &m, "/message"); err != nil {
 		return queue.BatchReceipt{}, err
 	}
 	b, err := h.queue.OpenBatch(ctx, m, options...)

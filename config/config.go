@@ -58,6 +58,11 @@ type Token struct {
 	Name   string `yaml:"name"`
 	Role   string `yaml:"role"`   // producer, operator or admin
 	SHA256 string `yaml:"sha256"` // 64 hexadecimal digits
+	// Senders and Kinds bind what a producer may hand in; empty: anything.
+	Senders []string `yaml:"senders,omitempty"`
+	Kinds   []string `yaml:"kinds,omitempty"`
+	// RequestsPerMinute is for all processes together; 0: no limit.
+	RequestsPerMinute int `yaml:"requests_per_minute,omitempty"`
 }
 
 // Secrets holds the keys that seal credentials at rest, each 32 bytes in base64: see provider.NewKeyring. The first seals, all
@@ -136,6 +141,8 @@ type Records struct {
 // Content bounds the bodies and attachments kept in Redis, all together.
 type Content struct {
 	MaxBytes int64 `yaml:"max_bytes"`
+	// KeptFor is how long a stored file stays that no mail refers to (any more).
+	KeptFor time.Duration `yaml:"kept_for"`
 }
 
 // Metrics bounds what is exported.
@@ -186,9 +193,9 @@ func base() *Config {
 			Report:       WeightedKind{Kind: Kind{OnUnknown: "resend"}, Weight: 3},
 			Subscription: WeightedKind{Kind: Kind{OnUnknown: "resend"}, Weight: 1},
 		},
-		Accept:  Accept{RecipientsPerMessage: 500, MessageBytes: 35 * mebibyte, RecipientsPerBatch: 100_000},
+		Accept:  Accept{RecipientsPerMessage: 500, MessageBytes: 35 * mebibyte, RecipientsPerBatch: 1_000_000},
 		Records: Records{DeliveredFor: 24 * time.Hour, DeliveredMax: 1_000_000, FailedFor: 30 * 24 * time.Hour},
-		Content: Content{MaxBytes: 1024 * mebibyte},
+		Content: Content{MaxBytes: 1024 * mebibyte, KeptFor: 24 * time.Hour},
 		Metrics: Metrics{Mailboxes: 100},
 		Log:     Log{Level: "info", Format: "text"},
 		Network: Network{Forbidden: provider.DefaultForbidden()},

@@ -106,7 +106,7 @@ auth:
 	want.Kinds.Report.GiveUp = 48 * time.Hour
 	want.Kinds.Subscription.GiveUp = time.Hour
 	want.Kinds.Subscription.OnUnknown = "hold"
-	want.Auth.Tokens = []Token{{"ops", "admin", "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"}}
+	want.Auth.Tokens = []Token{{Name: "ops", Role: "admin", SHA256: "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"}}
 	same(t, got, want)
 
 	for kind, want := range map[mail.Kind]Kind{

@@ -279,7 +279,7 @@ func TestTheEnvironmentGoesBeforeTheFile(t *testing.T) {
 	}
 	want.Redis.URL = "redis://env:6379/0"
 	want.Log.Level = "warn"
-	want.Auth.Tokens = []Token{{"ops", "admin", "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"}}
+	want.Auth.Tokens = []Token{{Name: "ops", Role: "admin", SHA256: "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882"}}
 	want.Kinds.Report.Weight = 5
 	want.Provider = &provider.Settings{Kind: provider.KindSMTP}
 	want.Provider.Sender.Address = "reports@example.com"

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
 )
 
@@ -114,6 +115,26 @@ func (f *faults) auth(c *Config) {
 			names[token.Name] = i
 		}
 		f.oneOf(path+".role", token.Role, "the token would open nothing, or too much", "producer", "operator", "admin")
+
+		if bound := len(token.Senders) + len(token.Kinds); bound > 0 && token.Role != "producer" {
+			f.add(path, "senders or kinds of a token that is no producer's", "an operator or an administrator is not bound by them",
+				"give those who hand mail in a token of the role producer")
+		}
+		for j, sender := range token.Senders {
+			if canonical, err := mail.ParseSender(sender); err != nil {
+				f.add(fmt.Sprintf("%s.senders[%d]", path, j), "neither an address nor @ and a domain", "the token could not be used for it",
+					"write reports@example.com, or @example.com")
+			} else {
+				token.Senders[j] = canonical
+			}
+		}
+		for j, kind := range token.Kinds {
+			if !mail.Kind(kind).Valid() {
+				f.add(fmt.Sprintf("%s.kinds[%d]", path, j), fmt.Sprintf("%q is not known", kind), "the token could not be used for it",
+					"write one of alert, report, subscription")
+			}
+		}
+		between(f, path+".requests_per_minute", token.RequestsPerMinute, 0, 100_000, "every request is remembered for a minute")
 
 		hash := strings.ToLower(token.SHA256)
 		first, twice := hashes[hash]
@@ -243,6 +264,10 @@ func (f *faults) bounds(c *Config) {
 	if c.Records.FailedFor <= 0 {
 		f.add("records.failed_for", short(c.Records.FailedFor)+" is no time at all",
 			"failed mail is gone before anyone can look at it", "write a duration such as 720h")
+	}
+	if c.Content.KeptFor < time.Minute {
+		f.add("content.kept_for", short(c.Content.KeptFor)+" is less than a minute",
+			"a stored file is gone before the mail that refers to it is handed in", "write a duration such as 24h")
 	}
 	if c.Content.MaxBytes < c.Accept.MessageBytes {
 		f.add("content.max_bytes", fmt.Sprintf("%d is less than accept.message_bytes, %d", c.Content.MaxBytes, c.Accept.MessageBytes),

@@ -45,23 +45,31 @@ var mediaTypes = map[string]string{
 	".zip":  "application/zip",
 }
 
-// attachments checks the files of a message and gives them with their media types filled in.
-func (p *problems) attachments(list []Attachment) []Attachment {
+// attachments checks the files of a message, or those of a recipient who shares others, and gives them with their media types filled in.
+func (p *problems) attachments(list, shared []Attachment) []Attachment {
 	if len(list) == 0 {
 		return nil
 	}
-	if len(list) > maxAttachments {
+	if len(list)+len(shared) > maxAttachments {
 		p.add("/attachments", "has more than "+strconv.Itoa(maxAttachments)+" files")
 		return list
 	}
 	out := make([]Attachment, len(list))
 	ids := make(map[string]bool)
+	for _, a := range shared {
+		ids[a.ContentID] = true
+	}
 	for i, a := range list {
 		field := element("/attachments", i)
-		p.add(field+"/name", nameFault(a.Name))
-		mediaType, reason := canonicalMediaType(a.ContentType, a.Name)
-		p.add(field+"/content_type", reason)
-		a.ContentType = mediaType
+		p.add(field+"/ref", refFault(&a))
+		if a.Name != "" || a.Ref == "" {
+			p.add(field+"/name", nameFault(a.Name))
+		}
+		if a.ContentType != "" || a.Ref == "" {
+			mediaType, reason := canonicalMediaType(a.ContentType, a.Name)
+			p.add(field+"/content_type", reason)
+			a.ContentType = mediaType
+		}
 		if a.ContentID != "" {
 			switch {
 			case !isContentID(a.ContentID):
@@ -74,6 +82,32 @@ func (p *problems) attachments(list []Attachment) []Attachment {
 		out[i] = a
 	}
 	return out
+}
+
+// refFault says what is wrong with a ref, as far as can be told without what is stored.
+func refFault(a *Attachment) string {
+	if a.Ref != "" && len(a.Content) > 0 {
+		return "stands beside content: give one of them"
+	}
+	return ""
+}
+
+// size is the number of bytes of the file.
+func (a *Attachment) size() int64 {
+	if a.Ref != "" {
+		return a.Size
+	}
+	return int64(len(a.Content))
+}
+
+// CheckFile says what is wrong with a file that is to be stored by itself, and gives its media type in canonical form, told from the
+// name if there is none. The error is an *Invalid.
+func CheckFile(name, contentType string) (string, error) {
+	var p problems
+	p.add("/name", nameFault(name))
+	mediaType, reason := canonicalMediaType(contentType, name)
+	p.add("/content_type", reason)
+	return mediaType, p.err()
 }
 
 func nameFault(name string) string {

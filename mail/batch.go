@@ -115,6 +115,14 @@ func (c *BatchCheck) recipient(p *problems, r Recipient) Recipient {
 	if len(r.Variables) > maxVariables {
 		p.add("/variables", "has more than "+strconv.Itoa(maxVariables)+" entries")
 	}
+	r.Attachments = p.attachments(r.Attachments, c.shared.Attachments)
+	own := int64(0)
+	for i := range r.Attachments {
+		if r.Attachments[i].Ref == "" {
+			p.add(element("/attachments", i)+"/ref", "is missing: store the file with POST /v1/contents and give ref, as a recipient's own file can't be in content")
+		}
+		own += perPart + base64Size(r.Attachments[i].size())
+	}
 	before := len(p.list)
 	for _, name := range slices.Sorted(maps.Keys(r.Variables)) {
 		if !isVariable(name) {
@@ -126,8 +134,11 @@ func (c *BatchCheck) recipient(p *problems, r Recipient) Recipient {
 		return r
 	}
 	_, text, html := c.content.fill(p, r.Variables)
-	if quotedSize(text)+quotedSize(html) > c.room {
+	switch room := c.room - quotedSize(text) - quotedSize(html); {
+	case room < 0:
 		p.add("/variables", "makes a message that "+tooLarge(c.limits))
+	case room < own:
+		p.add("/attachments", "makes a message that "+tooLarge(c.limits))
 	}
 	return r
 }

@@ -43,6 +43,7 @@ func NewContent(m *Message, templated bool) (*Content, error) {
 		return nil, err
 	}
 	for _, a := range m.Attachments {
+		// What stands behind a ref is put in by whoever has it.
 		c.files = append(c.files, &File{Name: a.Name, ContentType: a.ContentType, ContentID: a.ContentID, Bytes: a.Content})
 	}
 	return c, nil

@@ -14,8 +14,14 @@ type File struct {
 	ContentID string
 	Bytes     []byte
 
+	of      *File // has the bytes, under another name
 	encode  sync.Once
 	encoded []byte
+}
+
+// As gives the same file under another name, type and content id. It shares the bytes, and what Base64 makes of them.
+func (f *File) As(name, contentType, contentID string) *File {
+	return &File{Name: name, ContentType: contentType, ContentID: contentID, Bytes: f.Bytes, of: f}
 }
 
 // lineLength is the longest line of base64 that RFC 2045, section 6.8, allows.
@@ -24,6 +30,9 @@ const lineLength = 76
 // Base64 gives the file in lines of 76 characters, each ended by CRLF (RFC 2045, section 6.8). The result is shared: it
 // must not be changed.
 func (f *File) Base64() []byte {
+	if f.of != nil {
+		return f.of.Base64()
+	}
 	f.encode.Do(func() {
 		const raw = lineLength / 4 * 3
 		lines := (len(f.Bytes) + raw - 1) / raw

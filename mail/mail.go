@@ -61,13 +61,18 @@ type Message struct {
 
 // Attachment is a file of a message, or an inline image if ContentID is set.
 type Attachment struct {
-	Name string `json:"name"`
-	// ContentType is a media type such as "application/pdf"; empty means: told from the name.
+	// Name is the file's name; it may be left out beside Ref, as what was stored has one.
+	Name string `json:"name,omitempty"`
+	// ContentType is a media type such as "application/pdf"; empty means: told from the name, or, beside Ref, that of what was stored.
 	ContentType string `json:"content_type,omitempty"`
 	// ContentID makes the attachment inline: the html refers to it as cid:ContentID. No angle brackets.
 	ContentID string `json:"content_id,omitempty"`
 	// Content is the file itself (base64 in JSON).
 	Content []byte `json:"content,omitempty"`
+	// Ref stands in the place of Content: the id of a file that was stored before, by POST /v1/contents.
+	Ref string `json:"ref,omitempty"`
+	// Size is the number of bytes behind Ref, as far as it is known where the message is checked.
+	Size int64 `json:"-"`
 }
 
 // Batch is one message for many recipients, stored once.
@@ -84,6 +89,8 @@ type Recipient struct {
 	Variables map[string]any `json:"variables,omitempty"`
 	// ListUnsubscribe replaces the message's.
 	ListUnsubscribe string `json:"list_unsubscribe,omitempty"`
+	// Attachments are files of their own, each by Ref; they come after the message's.
+	Attachments []Attachment `json:"attachments,omitempty"`
 }
 
 // Class says how an attempt ended for a recipient. The set is closed; the zero value is the safe one.

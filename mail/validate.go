@@ -24,7 +24,7 @@ type Limits struct {
 
 // DefaultLimits are those of Microsoft 365 and, for a batch, of common sense.
 func DefaultLimits() Limits {
-	return Limits{MaxRecipients: 500, MaxBytes: 35 << 20, MaxBatch: 100_000}
+	return Limits{MaxRecipients: 500, MaxBytes: 35 << 20, MaxBatch: 1_000_000}
 }
 
 func (l Limits) orDefault() Limits {
@@ -108,7 +108,7 @@ func (p *problems) message(m Message, l Limits, now time.Time) Message {
 	p.add("/subject", lineFault(m.Subject, maxSubject))
 	p.add("/text", bodyFault(m.Text))
 	p.add("/html", bodyFault(m.HTML))
-	m.Attachments = p.attachments(m.Attachments)
+	m.Attachments = p.attachments(m.Attachments, nil)
 	p.headers(m.Headers)
 	p.add("/list_unsubscribe", unsubscribeFault(m.ListUnsubscribe))
 	p.metadata(m.Metadata)
@@ -182,9 +182,12 @@ func unsubscribeFault(s string) string {
 	return ""
 }
 
+// perPart is what a file's header fields and boundary take, rather too much.
+const perPart = 512
+
 // encodedSize estimates the message on the wire, rather too high than too low.
 func (m *Message) encodedSize() int64 {
-	const fields, perPart = 2048, 512
+	const fields = 2048
 	size := int64(fields)
 	for _, list := range [][]Address{m.To, m.Cc, m.ReplyTo} {
 		for _, a := range list {
@@ -195,15 +198,15 @@ func (m *Message) encodedSize() int64 {
 		size += int64(len(name) + 3*len(value))
 	}
 	for _, a := range m.Attachments {
-		size += perPart + base64Size(len(a.Content))
+		size += perPart + base64Size(a.size())
 	}
 	return size + quotedSize(m.Text) + quotedSize(m.HTML)
 }
 
 // base64Size is the length of n bytes in lines of 76 characters.
-func base64Size(n int) int64 {
+func base64Size(n int64) int64 {
 	const raw = lineLength / 4 * 3
-	lines := (int64(n) + raw - 1) / raw
+	lines := (n + raw - 1) / raw
 	return lines * (lineLength + 2)
 }
 

@@ -44,6 +44,14 @@ func (s *Settings) distinct() (string, error) {
 	return strings.Join(all, "\x00"), nil
 }
 
+// Place names where the provider counts what an account or a mailbox does: the server, or the tenant.
+func (s *Settings) Place() string {
+	if s.Kind == KindMicrosoft365 {
+		return strings.ToLower(string(s.Kind) + " " + s.Microsoft365.Graph() + " " + s.Microsoft365.TenantID)
+	}
+	return strings.ToLower(string(s.Kind) + " " + net.JoinHostPort(s.SMTP.Host, strconv.Itoa(s.SMTP.Port)))
+}
+
 // Account names what the limits of an SMTP provider bind: the account, or the server if there is none.
 func (s *Settings) Account() string {
 	if s.SMTP.Auth.Method == AuthNone {

@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,9 @@ const stagingTime = 15 * time.Minute
 
 // itemsPerScript bounds how long one script of staging takes.
 const itemsPerScript = 200
+
+// refsPerScript is after how many references of recipients their messages are staged at the latest.
+const refsPerScript = 1000
 
 // Receipt says what became of one message that was handed in.
 type Receipt struct {
@@ -64,18 +68,29 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	for _, o := range options {
 		o(&a)
 	}
+	stored := resolver{queue: q}
+	attachments, missing, err := stored.resolve(ctx, "/attachments", m.Attachments)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if m.Attachments, err = stored.identified(ctx, attachments); err != nil {
+		return Receipt{}, err
+	}
 	fingerprint, err := fingerprintOf(m)
 	if err != nil {
 		return Receipt{}, err
 	}
+	m.Attachments = attachments
 	// What was accepted once stays accepted, also when it would be refused by now, as its expires_at has passed.
 	if before, found, err := q.replayed(ctx, a.idempotency, fingerprint); err != nil || found {
 		return Receipt{ID: before, Replayed: found}, err
 	}
 	now := time.Now()
-	if err := m.Validate(q.options.Limits, now); err != nil {
+	if err := withProblems(m.Validate(q.options.Limits, now), missing); err != nil {
 		return Receipt{}, err
 	}
+	refs := refsOf(m.Attachments)
+	inside := len(m.Attachments) - len(refs.ids)
 
 	id := ulid.Make().String()
 	it := item{Recipient: mail.Recipient{To: m.To}, Cc: m.Cc, Bcc: m.Bcc}
@@ -91,14 +106,15 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 		r.head[headWhen] = milli(m.SendAt)
 	}
 	r.head[headChunks], r.head[headBytes] = strconv.Itoa(chunksOf(len(blob))), strconv.Itoa(len(blob))
-	if len(blob) > filesCounted {
-		r.head[headFiles] = strconv.Itoa(len(m.Attachments))
+	if len(blob) > filesCounted || len(refs.ids) > 0 {
+		r.head[headFiles] = strconv.Itoa(inside)
 	}
+	r.head[headRefs] = refs.encode()
 	if err := r.setItem(it, m.Metadata); err != nil {
 		return Receipt{}, err
 	}
 	recipients := r.setMarks(it)
-	problems, err := q.unacceptable(ctx, sender, recipients, len(blob), len(m.Attachments))
+	problems, err := q.unacceptable(ctx, sender, recipients, len(blob)+refs.bytes, len(m.Attachments))
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -108,17 +124,20 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 
 	inline := blob
 	if len(blob) > inlineBytes {
-		if err := q.stage(ctx, id, blob); err != nil {
+		if err := q.stage(ctx, id, blob, ""); err != nil {
 			return Receipt{}, err
 		}
 		inline = nil
 	}
 	answer, err := q.run(ctx, "accept", id, r.encode(), letter(m.Kind), sender, len(blob), q.options.ContentMaxBytes,
-		a.idempotency, fingerprint, q.options.IdempotencyFor.Milliseconds(), milliOrZero(m.SendAt), inline).StringSlice()
+		a.idempotency, fingerprint, q.options.IdempotencyFor.Milliseconds(), milliOrZero(m.SendAt), inline, refs.encode()).StringSlice()
 	if err != nil {
 		return Receipt{}, refusal("enqueue", err)
 	}
 	given, err := answerOf(answer)
+	if answer[0] == "lost" {
+		err = lostContent("/attachments", m.Attachments, answer[1])
+	}
 	if inline == nil && (err != nil || given != id) {
 		q.discard(ctx, id, chunksOf(len(blob)))
 	}
@@ -135,16 +154,34 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 // take several requests.
 const filesCounted = 64 << 10
 
-// stage reserves room for content and writes it.
-func (q *Queue) stage(ctx context.Context, id string, blob []byte, fields ...any) error {
-	args := append([]any{id, stagingTime.Milliseconds(), len(blob), q.options.ContentMaxBytes, chunksOf(len(blob)),
+// withProblems adds problems to what validation found.
+func withProblems(err error, more []mail.Problem) error {
+	if len(more) == 0 {
+		return err
+	}
+	all := &mail.Invalid{}
+	if found := (*mail.Invalid)(nil); errors.As(err, &found) {
+		all.Problems = slices.Clone(found.Problems)
+	} else if err != nil {
+		return err
+	}
+	all.Problems = append(all.Problems, more...)
+	return all
+}
+
+// stage reserves room for content and writes it. A batch holds what it refers to from here on; errLost says that a file has gone.
+func (q *Queue) stage(ctx context.Context, id string, blob []byte, refs string, fields ...any) error {
+	args := append([]any{id, stagingTime.Milliseconds(), len(blob), q.options.ContentMaxBytes, chunksOf(len(blob)), refs,
 		"accepted", time.Now().UnixMilli()}, fields...)
-	state, err := q.run(ctx, "stage", args...).Text()
+	answer, err := q.run(ctx, "stage", args...).StringSlice()
 	if err != nil {
 		return refusal("stage", err)
 	}
-	if state == "full" {
+	switch answer[0] {
+	case "full":
 		return ErrFull
+	case "lost":
+		return errLost(answer[1])
 	}
 	if err := q.writeChunks(ctx, id, blob); err != nil {
 		q.discard(ctx, id, chunksOf(len(blob)))

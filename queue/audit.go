@@ -94,7 +94,7 @@ func (q *Queue) Audit(ctx context.Context, before string, limit int) ([]AuditEnt
 type Ration struct {
 	// Name says what, in a word.
 	Name string
-	// Window is the time; Each is how often one may, All how often all together.
+	// Window is the time; Each is how often one may, All how often all together (0: no limit).
 	Window    time.Duration
 	Each, All int
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash"
 	"slices"
@@ -63,6 +64,8 @@ type BatchStream struct {
 	is     acceptable
 	m      mail.Message // in canonical form
 	bytes  int          // of its content, without the files of recipients
+	stored resolver
+	refs   refs // of what all share
 	id     ulid.ULID
 	key    string // idempotency key; "": none
 	mark   string // what the key is marked with; "": it is not
@@ -79,6 +82,8 @@ type BatchStream struct {
 	ended       bool
 	args        []any // of the next run of items.lua
 	stagedItems int
+	own         refs              // of the messages in args
+	ownAt       map[string]string // where in the request each of them was met first
 	record      record
 }
 
@@ -101,19 +106,26 @@ func (q *Queue) openBatch(ctx context.Context, m mail.Message, mark string, opti
 	for _, o := range options {
 		o(&a)
 	}
-	s := &BatchStream{queue: q, id: ulid.Make(), key: a.idempotency, strict: a.strict, mark: mark, hash: sha256.New()}
+	s := &BatchStream{queue: q, id: ulid.Make(), key: a.idempotency, strict: a.strict, mark: mark, hash: sha256.New(), stored: resolver{queue: q}}
+	attachments, missing, err := s.stored.resolve(ctx, "/message/attachments", m.Attachments)
+	if err != nil {
+		return nil, err
+	}
+	if m.Attachments, err = s.stored.identified(ctx, attachments); err != nil {
+		return nil, err
+	}
 	if err := s.fingerprint(m); err != nil {
 		return nil, err
 	}
+	m.Attachments = attachments
 	if err := s.holdKey(ctx); err != nil {
 		return nil, err
 	}
 	now := time.Now()
 	if s.before != "" {
-		now = acceptedAt(s.before) // it was valid then
+		now, missing = acceptedAt(s.before), nil // it was valid then
 	}
-	err := s.prepare(ctx, m, now)
-	if err != nil {
+	if err := withProblems(s.prepare(ctx, m, now), missing); err != nil {
 		s.Discard(ctx)
 		return nil, err
 	}
@@ -129,13 +141,14 @@ func (s *BatchStream) prepare(ctx context.Context, m mail.Message, now time.Time
 	for _, a := range s.m.Attachments {
 		s.bytes += len(a.Content)
 	}
+	s.refs = refsOf(s.m.Attachments)
 	if s.before != "" {
 		return nil // what was accepted once stays accepted
 	}
 	if s.is, err = s.queue.acceptable(ctx); err != nil {
 		return err
 	}
-	return s.is.batch(&s.m, s.bytes)
+	return s.is.batch(&s.m, s.bytes+s.refs.bytes)
 }
 
 // fingerprint adds a part of the request to what tells it from another.
@@ -182,19 +195,30 @@ func (s *BatchStream) Add(ctx context.Context, r mail.Recipient) ([]mail.Problem
 	if p := s.check.Room(s.n + 1); p != nil {
 		return nil, &mail.Invalid{Problems: []mail.Problem{*p}}
 	}
+	index := s.n
+	field := fmt.Sprintf("/recipients/%d", index)
+	attachments, missing, err := s.stored.resolve(ctx, field+"/attachments", r.Attachments)
+	if err != nil {
+		return nil, err
+	}
+	if r.Attachments, err = s.stored.identified(ctx, attachments); err != nil {
+		return nil, err
+	}
 	if err := s.fingerprint(r); err != nil {
 		return nil, err
 	}
-	index := s.n
+	r.Attachments = attachments
 	s.n++
 	if s.before != "" {
 		return nil, nil // the first answer knows
 	}
 	r, problems := s.check.Recipient(index, r)
-	it := item{Recipient: r, Cc: s.m.Cc, Bcc: s.m.Bcc}
+	problems = append(problems, missing...)
+	it, own := item{Recipient: r, Cc: s.m.Cc, Bcc: s.m.Bcc}, refsOf(r.Attachments)
 	if len(problems) == 0 && len(s.is.limits) > 0 {
-		if p := tooDear(s.is.limits, s.is.upload.costOf(len(recipientStates(&it, "")), s.bytes, len(s.m.Attachments))); p != nil {
-			p.Field = fmt.Sprintf("/recipients/%d%s", index, p.Field)
+		if p := tooDear(s.is.limits, s.is.upload.costOf(len(recipientStates(&it, "")), s.bytes+s.refs.bytes+own.bytes,
+			len(s.m.Attachments)+len(own.ids))); p != nil {
+			p.Field = field + p.Field
 			problems = []mail.Problem{*p}
 		}
 	}
@@ -209,15 +233,31 @@ func (s *BatchStream) Add(ctx context.Context, r mail.Recipient) ([]mail.Problem
 	if err := s.begin(ctx); err != nil {
 		return nil, err
 	}
-	if err := s.record.setItem(item{Recipient: r}, nil); err != nil {
+	if err := s.record.setItem(newItem(r), nil); err != nil {
 		return nil, err
 	}
 	s.record.setMarks(it)
+	s.record.head[headRefs] = own.encode()
+	s.refer(field, r.Attachments)
 	s.args = append(s.args, itemID(s.id, index), s.record.encode())
-	if len(s.args) >= itemArgs+2*itemsPerScript {
+	if len(s.args) >= itemArgs+2*itemsPerScript || len(s.own.ids) >= refsPerScript {
 		return nil, s.flush(ctx)
 	}
 	return nil, s.holdKey(ctx)
+}
+
+// refer notes what the next message to be staged refers to by itself.
+func (s *BatchStream) refer(field string, list []mail.Attachment) {
+	for i, a := range list {
+		s.own.bytes += int(a.Size)
+		s.own.ids = append(s.own.ids, a.Ref)
+		if s.ownAt == nil {
+			s.ownAt = make(map[string]string)
+		}
+		if _, met := s.ownAt[a.Ref]; !met {
+			s.ownAt[a.Ref] = lost(field+"/attachments", i).Field
+		}
+	}
 }
 
 // begin stages what the messages share, once there is a recipient who gets one.
@@ -233,7 +273,7 @@ func (s *BatchStream) begin(ctx context.Context) error {
 		return err
 	}
 	s.chunks = chunksOf(len(blob))
-	fields := []any{"kind", letter(m.Kind), "sender", senderOf(m.From), "files", len(m.Attachments)}
+	fields := []any{"kind", letter(m.Kind), "sender", senderOf(m.From), "files", len(m.Attachments) - len(s.refs.ids)}
 	if !m.ExpiresAt.IsZero() {
 		fields = append(fields, "expires", milli(m.ExpiresAt))
 	}
@@ -251,7 +291,10 @@ func (s *BatchStream) begin(ctx context.Context) error {
 		fields = append(fields, name, js)
 	}
 	s.staged = true // also if that fails half-way
-	if err := s.queue.stage(ctx, s.id.String(), blob, fields...); err != nil {
+	err = s.queue.stage(ctx, s.id.String(), blob, s.refs.encode(), fields...)
+	if gone := errLost(""); errors.As(err, &gone) {
+		return lostContent("/message/attachments", m.Attachments, string(gone))
+	} else if err != nil {
 		return err
 	}
 	h := &s.record.head
@@ -261,23 +304,28 @@ func (s *BatchStream) begin(ctx context.Context) error {
 }
 
 // itemArgs is the number of arguments of items.lua before those of the items.
-const itemArgs = 5
+const itemArgs = 6
 
 // flush stages the messages that were gathered.
 func (s *BatchStream) flush(ctx context.Context) error {
 	if len(s.args) <= itemArgs {
 		return nil
 	}
-	for i, v := range []any{s.id.String(), letter(s.m.Kind), senderOf(s.m.From), s.stagedItems, stagingTime.Milliseconds()} {
+	for i, v := range []any{s.id.String(), letter(s.m.Kind), senderOf(s.m.From), s.stagedItems, stagingTime.Milliseconds(), s.own.encode()} {
 		s.args[i] = v
 	}
-	state, err := s.queue.run(ctx, "items", s.args...).Text()
+	answer, err := s.queue.run(ctx, "items", s.args...).StringSlice()
 	if err != nil {
 		return refusal("enqueue batch: stage", err)
 	}
-	if state != "staged" {
+	switch answer[0] {
+	case "gone":
 		return ErrStagingExpired
+	case "lost":
+		return &mail.Invalid{Problems: []mail.Problem{{Field: s.ownAt[answer[1]], Reason: noSuchContent}}}
 	}
+	s.own = refs{}
+	clear(s.ownAt)
 	s.stagedItems += (len(s.args) - itemArgs) / 2
 	clear(s.args)
 	s.args = s.args[:itemArgs]

@@ -204,9 +204,31 @@ func (c *Consumer) handle(ctx context.Context, task *asynq.Task) error {
 	if !c.settings.await(c.stopping) || !c.begins() {
 		return c.queue.run(ctx, "withdraw", t.id, t.key, t.unit).Err() // somebody else gets its unit at once
 	}
-	defer c.turns.Done()
-	c.work(t)
+	<-c.start(t)
 	return nil
+}
+
+// start works a turn off. What it gives is closed when whoever waits for the turn has the hand free for another: when it has ended, or
+// when it goes on for settings that are no longer active, as its last attempt waits for an answer that may take minutes.
+func (c *Consumer) start(t *Turn) <-chan struct{} {
+	free, done := make(chan struct{}), make(chan struct{})
+	var former <-chan struct{}
+	if u := c.settings.current(); u != nil {
+		former = u.ctx.Done()
+	}
+	go func() {
+		defer c.turns.Done()
+		defer close(done)
+		c.work(t)
+	}()
+	go func() {
+		defer close(free)
+		select {
+		case <-done:
+		case <-former:
+		}
+	}()
+	return free
 }
 
 // begins notes that a turn begins, unless the process is waiting for its last ones already.

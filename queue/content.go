@@ -18,7 +18,8 @@ import (
 	"github.com/postroom/postroom/mail"
 )
 
-// chunkBytes is the largest piece of content in one key: with Redis's header it fits into an allocation of 512 KiB.
+// chunkBytes is the largest piece of content in one key: with Redis's header it fits into an allocation of 512 KiB. It is part of the
+// format, for the number of a stored file's pieces is told from its size.
 const chunkBytes = 512<<10 - 64
 
 // inlineBytes is the largest content of a single message that travels inside the scripts; what is larger is staged.
@@ -27,7 +28,8 @@ const inlineBytes = 64 << 10
 // errNoContent says that content is missing or damaged: the message can't be sent.
 var errNoContent = errors.New("queue: the content is missing or damaged")
 
-// manifest is the head of stored content: the message without its files' bytes, which follow in the same order.
+// manifest is the head of stored content: the message without its files' bytes, which follow in the same order. A file that is referred to
+// has its size here, and its bytes elsewhere.
 type manifest struct {
 	Message  mail.Message `json:"m"`
 	Sizes    []int        `json:"s,omitempty"`
@@ -40,7 +42,11 @@ func encodeContent(m mail.Message, template bool) ([]byte, error) {
 	head.Message.Attachments = make([]mail.Attachment, len(m.Attachments))
 	total := 0
 	for i, a := range m.Attachments {
-		head.Sizes = append(head.Sizes, len(a.Content))
+		size := len(a.Content)
+		if a.Ref != "" {
+			size = int(a.Size)
+		}
+		head.Sizes = append(head.Sizes, size)
 		total += len(a.Content)
 		a.Content = nil
 		head.Message.Attachments[i] = a
@@ -62,6 +68,14 @@ func encodeContent(m mail.Message, template bool) ([]byte, error) {
 type body struct {
 	content *mail.Content
 	sendAt  time.Time
+	refs    []reference
+}
+
+// reference is a file that content refers to, and its place among the content's files.
+type reference struct {
+	at   int
+	file mail.Attachment
+	size int
 }
 
 // decodeContent is the inverse of encodeContent; the files share blob's memory.
@@ -78,7 +92,12 @@ func decodeContent(blob []byte) (*body, error) {
 	if len(head.Sizes) != len(head.Message.Attachments) {
 		return nil, errNoContent
 	}
+	b := &body{sendAt: head.Message.SendAt}
 	for i, size := range head.Sizes {
+		if a := head.Message.Attachments[i]; a.Ref != "" {
+			b.refs = append(b.refs, reference{i, a, size})
+			continue
+		}
 		if size < 0 || size > len(files) {
 			return nil, errNoContent
 		}
@@ -88,11 +107,11 @@ func decodeContent(blob []byte) (*body, error) {
 	if len(files) != 0 {
 		return nil, errNoContent
 	}
-	content, err := mail.NewContent(&head.Message, head.Template)
-	if err != nil {
+	var err error
+	if b.content, err = mail.NewContent(&head.Message, head.Template); err != nil {
 		return nil, errors.Join(errNoContent, err)
 	}
-	return &body{content, head.Message.SendAt}, nil
+	return b, nil
 }
 
 func chunksOf(size int) int { return (size + chunkBytes - 1) / chunkBytes }
@@ -132,8 +151,8 @@ func (q *Queue) readChunks(ctx context.Context, id string, chunks, size int) ([]
 	return slices.Clip(blob), nil
 }
 
-// contents keeps the content of batches in a process, parsed and with its files encoded, up to a number of bytes; the
-// one used longest ago goes first. Each is read once, however many turns ask for it at the same time.
+// contents keeps the content of batches (*body) and stored files (*mail.File) in a process, parsed and with files encoded, up to a number of
+// bytes; the one used longest ago goes first. Each is read once, however many turns ask for it at the same time.
 type contents struct {
 	max int
 
@@ -147,7 +166,7 @@ type cached struct {
 	id    string
 	size  int
 	ready chan struct{} // closed when content and err are set
-	value *body
+	value any
 	err   error
 }
 
@@ -155,8 +174,17 @@ func newContents(maxBytes int) *contents {
 	return &contents{max: maxBytes, byID: make(map[string]*list.Element)}
 }
 
-// get gives the content of id, of size bytes, calling read if it is not here. A failure is not kept.
-func (c *contents) get(id string, size int, read func() (*body, error)) (*body, error) {
+// cachedAs gives what c has under an id, of size bytes, calling read if it is not there. A failure is not kept.
+func cachedAs[T any](c *contents, id string, size int, read func() (T, error)) (T, error) {
+	value, err := c.get(id, size, func() (any, error) { return read() })
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return value.(T), nil
+}
+
+func (c *contents) get(id string, size int, read func() (any, error)) (any, error) {
 	c.mu.Lock()
 	if e, ok := c.byID[id]; ok {
 		c.order.MoveToFront(e)

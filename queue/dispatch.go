@@ -141,10 +141,10 @@ func (c *Consumer) runIn(hands chan struct{}, t *Turn) bool {
 		<-hands
 		return false
 	}
+	free := c.start(t)
 	go func() {
-		defer c.turns.Done()
-		defer func() { <-hands }()
-		c.work(t)
+		<-free
+		<-hands
 	}()
 	return true
 }

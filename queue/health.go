@@ -81,7 +81,7 @@ func (q *Queue) Health(ctx context.Context) (*Health, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := q.recentState(ctx)
+	s, err := q.state(ctx, "")
 	if err != nil {
 		return nil, err
 	}
@@ -107,26 +107,28 @@ func healthOf(p *Provider, workers []WorkerStatus, counts *Counts, s *state) *He
 	}
 	h.Hold = s.hold
 	h.Mailbox = Everything
-	if s.hold == nil {
-		h.Mailbox = ""
-		for _, m := range s.mailboxes {
-			if m.Hold == nil {
-				continue
-			}
-			h.Held++
-			if h.Hold == nil || m.Hold.Since.Before(h.Hold.Since) {
-				h.Hold, h.Mailbox = m.Hold, m.Key
-			}
+	faulty := 0 // mailboxes whose hold somebody has to see to
+	for _, m := range s.mailboxes {
+		if m.Hold == nil {
+			continue
 		}
-	} else {
-		h.Held = len(s.mailboxes)
+		h.Held++
+		if m.Hold.Reason != "throttled" {
+			faulty++
+		}
+		// Of an account and its senders the account's tells most.
+		if s.hold == nil && (h.Hold == nil || m.Key == s.account || h.Mailbox != s.account && m.Hold.Since.Before(h.Hold.Since)) {
+			h.Hold, h.Mailbox = m.Hold, m.Key
+		}
 	}
-	if h.Hold != nil {
+	if h.Hold == nil {
+		h.Mailbox = ""
+	} else {
 		h.Since = h.Hold.Since
 	}
 	all := h.Hold != nil && (h.Mailbox == Everything || h.Mailbox == s.account)
 	switch {
-	case all && h.Hold.Reason != "throttled", unable > 0 && unable == len(workers):
+	case all && h.Hold.Reason != "throttled", faulty > 0 && faulty == len(s.mailboxes), unable > 0 && unable == len(workers):
 		h.State = Faulty
 	case h.Hold != nil, unable > 0:
 		h.State = Degraded

@@ -170,7 +170,7 @@ func (q *Queue) state(ctx context.Context, key string) (*state, error) {
 		if s.account != "" && m.Key != s.account {
 			m.Account = s.account
 		}
-		m.Hold, m.Pause = holdOf(rest[5:], s.now, false, m.Units+m.Waiting() > 0)
+		m.Hold, m.Pause = holdOf(rest[5:], s.now, false, m.Key == s.account || m.Units+m.Waiting() > 0)
 		if s.hold != nil && (m.Hold == nil || s.hold.Until.After(m.Hold.Until)) {
 			m.Hold = s.hold
 		}
@@ -331,16 +331,15 @@ func (q *Queue) Resume(ctx context.Context, key string, by Author) (bool, error)
 }
 
 // Release ends a key's hold, for whoever has seen that its reason is gone; with try one attempt is to tell whether it is, at once.
-// What the provider asked to be silent for stays silent, and pauses stay. It reports whether there was a hold.
-func (q *Queue) Release(ctx context.Context, key string, try bool) (bool, error) {
+// What the provider asked to be silent for stays silent, and pauses stay.
+func (q *Queue) Release(ctx context.Context, key string, try bool) error {
 	how := "go"
 	if try {
 		how = "try"
 	}
-	was, err := q.run(ctx, "release", strings.ToLower(key), how).Int()
-	if err != nil {
-		return false, fmt.Errorf("queue: release: %w", err)
+	if err := q.run(ctx, "release", strings.ToLower(key), how).Err(); err != nil {
+		return fmt.Errorf("queue: release: %w", err)
 	}
 	q.recent.forget()
-	return was == 1, nil
+	return nil
 }

@@ -115,6 +115,7 @@ func (m *model) crowded() bool {
 
 // model is a queue with one worker at a time, and what is known of it without looking into Redis.
 type model struct {
+	file string // that some mail refers to
 	*desk
 	server *clock
 	wire   *wire
@@ -190,6 +191,20 @@ func (m *model) draw(rt *rapid.T, shared *mail.Message) {
 	if rapid.IntRange(0, 5).Draw(rt, "expires") == 0 {
 		shared.ExpiresAt = m.server.now.Add(2 * time.Minute)
 	}
+	shared.Attachments = m.refer(rt)
+}
+
+// refer gives now and then a file that is stored; it is empty, so that it takes nothing of the limits.
+func (m *model) refer(rt *rapid.T) []mail.Attachment {
+	if rapid.IntRange(0, 2).Draw(rt, "refers") > 0 {
+		return nil
+	}
+	if _, err := m.queue.Content(context.Background(), m.file); errors.Is(err, ErrNotFound) {
+		c, err := m.queue.StoreContent(context.Background(), "a.txt", "", strings.NewReader(""))
+		m.must(rt, err)
+		m.file = c.ID
+	}
+	return []mail.Attachment{{Ref: m.file}}
 }
 
 func (m *model) accepted(id, sender, batch string, people int) {
@@ -222,6 +237,9 @@ func (m *model) acceptBatch(rt *rapid.T) {
 		b.Message.Cc = []mail.Address{{Address: "copy@example.net"}}
 	}
 	m.draw(rt, &b.Message)
+	for i := range b.Recipients {
+		b.Recipients[i].Attachments = m.refer(rt)
+	}
 	r, err := m.queue.EnqueueBatch(context.Background(), b)
 	m.must(rt, err)
 	if r.ID == "" {

@@ -23,12 +23,14 @@ type books struct {
 	units   map[string][]string // what is out, by message
 	open    map[string]bool     // attempts under way
 	aside   map[string]bool
+	files   map[string]int  // shares of stored files
+	unheld  map[string]bool // stored files that nobody holds
 }
 
 func (m *model) read(rt *rapid.T) *books {
 	b := &books{server: m.server.Miniredis, prefix: m.queue.prefix, records: map[string]*record{}, batches: map[string]map[string]string{},
 		lanes: map[string][]string{}, due: map[string]bool{}, units: map[string][]string{},
-		open: map[string]bool{}, aside: map[string]bool{}}
+		open: map[string]bool{}, aside: map[string]bool{}, files: map[string]int{}, unheld: map[string]bool{}}
 	for _, key := range m.server.Keys() {
 		name, _ := strings.CutPrefix(key, b.prefix)
 		what, id, _ := strings.Cut(name, ":")
@@ -53,6 +55,13 @@ func (m *model) read(rt *rapid.T) *books {
 			members, _ := m.server.SortedSet(key)
 			for member := range members {
 				b.due[member] = true
+			}
+		case "a":
+			b.files[id] = atoi(m.server.HGet(key, "shares"))
+		case "contents":
+			members, _ := m.server.SortedSet(key)
+			for id := range members {
+				b.unheld[id] = true
 			}
 		case "aside":
 			members, _ := m.server.Members(key)
@@ -205,9 +214,38 @@ func (m *model) compare(rt *rapid.T, told bool) {
 			rt.Fatalf("%s is counted as %d, want %d", name, b.count(name), want[name])
 		}
 	}
+	m.checkFiles(rt, b)
 	m.checkRings(rt, b)
 	m.checkHolds(rt, b)
 	m.checkLimits(rt)
+}
+
+// checkFiles checks that a stored file is held by all that refers to it and is open or failed, and by nothing else.
+func (m *model) checkFiles(rt *rapid.T, b *books) {
+	want := map[string]int{}
+	hold := func(refs string) {
+		for _, id := range strings.Fields(refs)[min(2, len(strings.Fields(refs))):] {
+			want[id]++
+		}
+	}
+	for _, r := range b.records {
+		hold(r.head[headRefs])
+	}
+	for _, f := range b.batches {
+		if atoi(f["shares"]) > 0 {
+			hold(f["refs"])
+		}
+	}
+	for id := range want {
+		if _, ok := b.files[id]; !ok {
+			rt.Fatalf("the file %s is gone, and %d hold it", id, want[id])
+		}
+	}
+	for id, n := range b.files {
+		if n != want[id] || b.unheld[id] != (n == 0) {
+			rt.Fatalf("the file %s has %d shares, want %d; it is to be dropped: %v", id, n, want[id], b.unheld[id])
+		}
+	}
 }
 
 // lateFor gives how many outcomes of a message may still come late.

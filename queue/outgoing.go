@@ -62,5 +62,9 @@ func (q *Queue) Outgoing(ctx context.Context, id string) (*mail.Outgoing, error)
 	if r.head[headBatch] == "" {
 		m.Cc, m.Bcc = it.Cc, it.Bcc
 	}
+	err = body.attach(m, it, func(id string, size int) (*mail.File, error) { return q.readContent(ctx, id, size) })
+	if err != nil {
+		return nil, err
+	}
 	return m, nil
 }

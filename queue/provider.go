@@ -27,6 +27,8 @@ const (
 type ActiveProvider struct {
 	// Kind is "smtp" or "microsoft365", for people.
 	Kind string
+	// Place says where the provider counts: what is under way at another place takes nothing from Concurrency. "": not known.
+	Place string
 	// Keying says whose limits bind; Account is the key with ByAccount, and Sender the provider's own sender.
 	Keying  ProviderKey
 	Account string
@@ -52,7 +54,7 @@ func (p *ActiveProvider) fields() (settings, limits []any) {
 	if p.AllConcurrency > 0 {
 		all = strconv.Itoa(p.AllConcurrency)
 	}
-	return []any{"kind", p.Kind, "mode", string(p.Keying), "key", strings.ToLower(p.Account), "sender", strings.ToLower(p.Sender)},
+	return []any{"kind", p.Kind, "place", p.Place, "mode", string(p.Keying), "key", strings.ToLower(p.Account), "sender", strings.ToLower(p.Sender)},
 		[]any{"concurrency", strconv.Itoa(max(1, p.Concurrency)), "limits", throttle.Encode(p.Limits),
 			"all_concurrency", all, "all_limits", throttle.Encode(p.AllLimits), "upload", p.Upload.encode(),
 			"senders", strings.Join(p.Senders, " "), "shown", p.Shown}
@@ -148,7 +150,7 @@ func (q *Queue) DeclareProvider(ctx context.Context, p *ActiveProvider, salt, fi
 	if p != nil {
 		entry.Target = p.Kind
 	}
-	return q.setProvider(ctx, "declare", NewProviderID(), fingerprint, settings, limits, "", &entry)
+	return q.setProvider(ctx, "declare", NewProviderID(), fingerprint, settings, limits, "", &entry, "")
 }
 
 // KeepDeclared says that this process's configuration file still has settings.
@@ -171,8 +173,9 @@ type ProviderChange struct {
 	Expected string
 	// Provider is the new one; nil for none.
 	Provider *ActiveProvider
-	// Sealed are the settings, for whoever can open them: see Provider.Sealed.
-	Sealed string
+	// Sealed are the settings, for whoever can open them: see Provider.Sealed. Former is the text that is to be replaced, which tells
+	// a change of limits, that keeps the version; "": whichever is there.
+	Sealed, Former string
 	// Refused, if it is not nil, is what the settings met when they were tried: everything is held for Hold from the start, and
 	// one message is tried then, at intervals that grow up to HoldMax.
 	Refused       *mail.Outcome
@@ -199,21 +202,21 @@ func (q *Queue) ActivateProvider(ctx context.Context, c ProviderChange) (version
 			historyLine("", []int{0}, []mail.Outcome{led})[1:]}, "\t")
 	}
 	settings = append(settings, "source", string(FromAPI), "by", oneLine(c.Entry.By))
-	return q.setProvider(ctx, what, c.ID, c.Expected, settings, limits, refusal, &c.Entry)
+	return q.setProvider(ctx, what, c.ID, c.Expected, settings, limits, refusal, &c.Entry, c.Former)
 }
 
 // ResealProvider replaces the seal of the active settings and nothing else. ErrProviderDeclared, ErrProviderChanged.
 func (q *Queue) ResealProvider(ctx context.Context, p *Provider, sealed string, entry AuditEntry) error {
-	_, err := q.setProvider(ctx, "reseal", p.ID, p.Version, []any{"sealed", sealed}, nil, "", &entry)
+	_, err := q.setProvider(ctx, "reseal", p.ID, p.Version, []any{"sealed", sealed}, nil, "", &entry, p.Sealed)
 	return err
 }
 
-func (q *Queue) setProvider(ctx context.Context, what, id, expected string, settings, limits []any, refusal string, entry *AuditEntry) (string, error) {
+func (q *Queue) setProvider(ctx context.Context, what, id, expected string, settings, limits []any, refusal string, entry *AuditEntry, former string) (string, error) {
 	noted, err := entry.encode()
 	if err != nil {
 		return "", err
 	}
-	args := []any{what, id, expected, declaredFor.Milliseconds(), refusal, noted, len(settings)}
+	args := []any{what, id, expected, declaredFor.Milliseconds(), refusal, noted, former, len(settings)}
 	answer, err := q.run(ctx, "provider", append(append(args, settings...), limits...)...).StringSlice()
 	if err != nil {
 		return "", fmt.Errorf("queue: provider: %w", err)

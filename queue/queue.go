@@ -34,6 +34,9 @@ type Options struct {
 	Limits mail.Limits
 	// ContentMaxBytes bounds the content (bodies, attachments) in Redis in all; default 1 GiB.
 	ContentMaxBytes int64
+	// ContentFor says how long a stored file is kept that no mail refers to (any more); default 24 h. It should be no shorter than
+	// IdempotencyFor, for a request that is repeated is known by its files.
+	ContentFor time.Duration
 	// DeliveredMax bounds the records of ended mail in number, oldest dropped first; default 1,000,000.
 	DeliveredMax int
 	// DeliveredFor and FailedFor say how long records of ended and of failed mail are kept; defaults 24 h and 30 days.
@@ -70,6 +73,7 @@ var namespaces = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
 func Open(ctx context.Context, o Options) (*Queue, error) {
 	setDefault(&o.Namespace, "postroom")
 	setDefault(&o.ContentMaxBytes, 1<<30)
+	setDefault(&o.ContentFor, 24*time.Hour)
 	setDefault(&o.DeliveredMax, 1_000_000)
 	setDefault(&o.DeliveredFor, 24*time.Hour)
 	setDefault(&o.FailedFor, 30*24*time.Hour)
@@ -78,6 +82,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 		o.Limits = mail.DefaultLimits()
 	}
 	setDefault(&o.Limits.MaxBatch, mail.DefaultLimits().MaxBatch)
+	setDefault(&o.Limits.MaxBytes, mail.DefaultLimits().MaxBytes)
 	setDefault(&o.MailboxMetrics, 100)
 	weights := map[mail.Kind]int{mail.Report: 3, mail.Subscription: 1}
 	for k, w := range o.Weights {

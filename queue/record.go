@@ -61,7 +61,8 @@ const (
 	headBytes
 	headRequeued // when it was last taken out of the failed store
 	headKept     // what the sender keeps of it at the provider between attempts
-	headFiles    // the number of its own files, if its content is large
+	headFiles    // the number of its own files, if its content is large or it refers to others
+	headRefs     // stored files that it refers to, beside those of its batch: see refs.encode
 	headFields
 )
 
@@ -77,6 +78,17 @@ type item struct {
 	mail.Recipient
 	Cc  []mail.Address `json:"cc,omitempty"`
 	Bcc []mail.Address `json:"bcc,omitempty"`
+	// Sizes are those of the recipient's attachments, which are stored by themselves.
+	Sizes []int `json:"sizes,omitempty"`
+}
+
+// newItem makes the item of a batch's message.
+func newItem(r mail.Recipient) item {
+	it := item{Recipient: r}
+	for _, a := range r.Attachments {
+		it.Sizes = append(it.Sizes, int(a.Size))
+	}
+	return it
 }
 
 // record is a message's record, as Redis has it.

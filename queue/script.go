@@ -17,7 +17,7 @@ var sources embed.FS
 
 // growing are the scripts that take mail in. In a Redis that has reached its maxmemory they are refused; what is there goes
 // out all the same, and makes room.
-var growing = []string{"accept", "stage", "items"}
+var growing = []string{"accept", "stage", "items", "store"}
 
 // fronts stand in front of every script, in this order.
 var fronts = []string{"prelude", "records", "holds"}

@@ -93,7 +93,7 @@ func (c *Consumer) checkTurn(ctx context.Context, turn, key, unit string) error 
 	return err
 }
 
-// tidy drops what has been kept long enough, what was staged and never committed, and finishes cancelled batches. Its steps
+// tidy drops what has been kept long enough, what was staged and never committed, files that nobody refers to, and finishes cancelled batches. Its steps
 // are bounded, and nothing hangs on when they happen.
 func (q *Queue) tidy(ctx context.Context) error {
 	for more := int64(1); more == 1; {
@@ -121,6 +121,14 @@ func (q *Queue) tidy(ctx context.Context) error {
 			}
 		}
 		q.metrics.repairs.WithLabelValues("staged").Inc()
+	}
+	for more := int64(1); more == 1; {
+		values, err := q.run(ctx, "forget_contents", "").Int64Slice()
+		if err != nil {
+			return err
+		}
+		q.metrics.repairs.WithLabelValues("staged").Add(float64(values[2]))
+		more = values[0]
 	}
 	cancelled, err := q.redis.SRandMemberN(ctx, q.key("cancelling"), 20).Result()
 	if err != nil {

@@ -408,18 +408,26 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 		return nil, broken(err)
 	}
 	addresses = len(it.To) + len(it.Cc) + len(it.Bcc)
-	if answer.owner == answer.message && answer.bytes > largeBytes {
+	own := r.referredBytes()
+	if answer.owner == answer.message {
+		own += answer.bytes
+	}
+	if own > largeBytes {
 		// Of what is large one at a time is in memory for each unit.
 		if _, err := a.Line(a.Context()); err != nil {
 			return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
 		}
 	}
-	body, err := t.consumer.content(answer)
-	if err != nil && !errors.Is(err, errNoContent) {
+	unread := func(err error) (*Attempt, *Settlement) {
+		if errors.Is(err, errNoContent) {
+			return nil, broken(err)
+		}
 		// Redis did not answer: nobody's fault, and nothing has begun.
 		return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
-	} else if err != nil {
-		return nil, broken(err)
+	}
+	body, err := t.consumer.content(answer)
+	if err != nil {
+		return unread(err)
 	}
 	a.Since = acceptedAt(a.MessageID)
 	if body.sendAt.After(a.Since) {
@@ -434,6 +442,9 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	}
 	if r.head[headBatch] == "" {
 		a.Message.Cc, a.Message.Bcc = it.Cc, it.Bcc
+	}
+	if err := body.attach(a.Message, it, t.consumer.storedFile); err != nil {
+		return unread(err)
 	}
 	if n := len(a.Message.To) + len(a.Message.Cc) + len(a.Message.Bcc); len(a.marks) != n {
 		a.marks = strings.Repeat(string(markPending), n)
@@ -468,7 +479,12 @@ func (c *Consumer) content(answer *nextAnswer) (*body, error) {
 	if answer.owner == answer.message {
 		return read()
 	}
-	return c.contents.get(answer.owner, answer.bytes, read)
+	return cachedAs(c.contents, answer.owner, answer.bytes, read)
+}
+
+// storedFile gives a file that messages refer to, from the cache.
+func (c *Consumer) storedFile(id string, size int) (*mail.File, error) {
+	return cachedAs(c.contents, id, size, func() (*mail.File, error) { return c.queue.readContent(c.hard, id, size) })
 }
 
 // payload is that of a turn's asynq task: format, key, unit, turn.

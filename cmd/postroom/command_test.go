@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -189,7 +190,7 @@ func TestTokenNewMakesWhatTheServerTakes(t *testing.T) {
 		t.Fatalf("the server does not take\n%s\n%v", yaml, err)
 	}
 	sum := sha256.Sum256([]byte(token))
-	if got, want := cfg.Auth.Tokens[0], (config.Token{Name: "ops", Role: "operator", SHA256: hex.EncodeToString(sum[:])}); got != want {
+	if got, want := cfg.Auth.Tokens[0], (config.Token{Name: "ops", Role: "operator", SHA256: hex.EncodeToString(sum[:])}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if again := postroom(t, "", "token", "new"); again.stdout == first.stdout {

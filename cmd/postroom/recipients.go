@@ -19,6 +19,7 @@ const (
 	columnAddress     = "address"
 	columnDisplayName = "display_name"
 	columnUnsubscribe = "list_unsubscribe" // a variable as well, for a link in the text
+	columnAttach      = "attach"
 )
 
 // recipientList reads recipients from CSV (RFC 4180), row by row. Its errors name lines and columns by number and never
@@ -27,13 +28,14 @@ type recipientList struct {
 	csv     *csv.Reader
 	columns []string
 	// Positions of the columns that are no mere variables; -1 if there is none.
-	address, displayName, unsubscribe int
+	address, displayName, unsubscribe, attach int
 }
 
 // recipientRow is one recipient and the line of the file where they begin.
 type recipientRow struct {
 	line      int
 	recipient mail.Recipient
+	attach    string // path of the recipient's own file; empty: none
 }
 
 // address is what the row says, as it stands.
@@ -41,7 +43,7 @@ func (r *recipientRow) address() string { return r.recipient.To[0].Address }
 
 // size is about what the row takes in a request, in bytes.
 func (r *recipientRow) size() int {
-	n := 64 + len(r.address()) + len(r.recipient.To[0].Name) + len(r.recipient.ListUnsubscribe)
+	n := 64 + 2*len(r.attach) + len(r.address()) + len(r.recipient.To[0].Name) + len(r.recipient.ListUnsubscribe)
 	for name, value := range r.recipient.Variables {
 		text, _ := value.(string)
 		n += len(name) + len(text) + 8
@@ -81,7 +83,7 @@ func (l *recipientList) header(names []string) error {
 	positions := make(map[string]int, len(names))
 	for i, name := range names {
 		name = strings.TrimSpace(name)
-		if lower := strings.ToLower(name); lower == columnAddress || lower == columnDisplayName || lower == columnUnsubscribe {
+		if lower := strings.ToLower(name); slices.Contains([]string{columnAddress, columnDisplayName, columnUnsubscribe, columnAttach}, lower) {
 			name = lower
 		}
 		switch first, twice := positions[name]; {
@@ -101,7 +103,7 @@ func (l *recipientList) header(names []string) error {
 		}
 		return -1
 	}
-	l.address, l.displayName, l.unsubscribe = position(columnAddress), position(columnDisplayName), position(columnUnsubscribe)
+	l.address, l.displayName, l.unsubscribe, l.attach = position(columnAddress), position(columnDisplayName), position(columnUnsubscribe), position(columnAttach)
 	if l.address < 0 {
 		return errors.New(`line 1: no column is named "address" (if the columns are not separated by comma, semicolon or tab, use --separator)`)
 	}
@@ -136,6 +138,9 @@ func (l *recipientList) next() (recipientRow, error) {
 				continue
 			case i == l.displayName:
 				to.Name = strings.TrimSpace(value)
+				continue
+			case i == l.attach:
+				row.attach = strings.TrimSpace(value)
 				continue
 			case i == l.unsubscribe:
 				row.recipient.ListUnsubscribe = strings.TrimSpace(value)

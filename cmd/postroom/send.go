@@ -30,7 +30,10 @@ A list of recipients is a CSV file whose first line names its columns:
   address           where the mail goes (needed)
   display_name      the name beside the address
   list_unsubscribe  this recipient's URI for one-click unsubscription; also a variable
+  attach            path of a file for this recipient alone, from the folder of the list; empty: none
   each other        a variable: the column name fills {{.name}} in subject, text and HTML. Values are text.
+
+Files of more than 256 KiB, and those of the column attach, are stored first and referred to; each path is stored once.
 
 Columns are separated by comma, semicolon or tab, told from the first line unless --separator says it. The file is UTF-8.
 It is read twice: first to check it as a whole, so that nothing is sent of a list that is malformed anywhere. Recipients
@@ -153,6 +156,9 @@ func (s *sending) sendMessage(ctx context.Context, m mail.Message) error {
 	client, err := s.connect()
 	if err != nil {
 		return err
+	}
+	if err := (&storing{client: client}).message(ctx, &m); err != nil {
+		return err // nothing was sent yet: there is nothing to go on with
 	}
 	key, hint := s.runKey()
 	accepted, err := client.Send(ctx, m, key)

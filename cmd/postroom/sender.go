@@ -103,7 +103,7 @@ func activeProvider(settings *provider.Settings) (*queue.ActiveProvider, error) 
 		return nil, err
 	}
 	p := &queue.ActiveProvider{
-		Senders: settings.AllowedSenders, Shown: shown,
+		Senders: settings.AllowedSenders, Shown: shown, Place: settings.Place(),
 		Kind: string(settings.Kind), Keying: queue.ByAccount, Account: settings.Account(),
 		Sender: strings.ToLower(settings.Sender.Address), Concurrency: settings.Limits.Concurrency, Limits: windows(settings.Limits),
 		AllConcurrency: settings.TenantLimits.Concurrency, AllLimits: windows(settings.TenantLimits.Limits()),

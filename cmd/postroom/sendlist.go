@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,7 @@ type part struct {
 type listRun struct {
 	*sending
 	message  mail.Message
+	files    *storing
 	progress *progress
 	// submit hands in one part.
 	submit func(context.Context, *part, mail.Batch) (partAnswer, error)
@@ -53,7 +55,15 @@ func (s *sending) sendList(ctx context.Context, m mail.Message) error {
 	if err != nil {
 		return err
 	}
-	total, err := s.readList(ctx, separator, func(*part) error { return nil })
+	files := &storing{folder: filepath.Dir(s.list)}
+	total, err := s.readList(ctx, separator, func(p *part) error {
+		for i := range p.rows {
+			if err := files.check(&p.rows[i]); err != nil {
+				return fmt.Errorf("--recipients: %s: %w", s.list, err)
+			}
+		}
+		return nil
+	})
 	if err != nil {
 		return err
 	}
@@ -61,13 +71,17 @@ func (s *sending) sendList(ctx context.Context, m mail.Message) error {
 		return fmt.Errorf("--recipients: %s: has no recipient below its first line", s.list)
 	}
 
-	r := &listRun{sending: s, message: m, progress: newProgress(s.words, total, "handed in")}
+	r := &listRun{sending: s, message: m, files: files, progress: newProgress(s.words, total, "handed in")}
 	var client *admin.Client
 	key, hint := s.runKey()
 	if s.dryRun {
 		r.submit = tryPart
 	} else {
 		if client, err = s.connect(); err != nil {
+			return err
+		}
+		files.client = client
+		if err := files.message(ctx, &r.message); err != nil {
 			return err
 		}
 		r.submit = func(ctx context.Context, p *part, b mail.Batch) (partAnswer, error) {
@@ -150,10 +164,13 @@ func (s *sending) readList(ctx context.Context, separator rune, each func(*part)
 // send hands in one part and tells what became of it.
 func (r *listRun) send(ctx context.Context, p *part) error {
 	b := mail.Batch{Message: r.message, Recipients: make([]mail.Recipient, len(p.rows))}
-	for i, row := range p.rows {
-		b.Recipients[i] = row.recipient
-	}
 	r.progress.show(r.done)
+	for i := range p.rows {
+		var err error
+		if b.Recipients[i], err = r.files.row(ctx, &p.rows[i]); err != nil {
+			return err
+		}
+	}
 	// Nobody waits for a server that was never there; one that goes away for a moment does not end the run.
 	delays := patience()
 	if r.done == 0 {

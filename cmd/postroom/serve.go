@@ -143,7 +143,7 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 			Client: o.redis, Namespace: cfg.Redis.Namespace, Logger: o.log, Registerer: s.registry,
 			Limits: mail.Limits{MaxRecipients: cfg.Accept.RecipientsPerMessage, MaxBytes: cfg.Accept.MessageBytes,
 				MaxBatch: cfg.Accept.RecipientsPerBatch},
-			ContentMaxBytes: cfg.Content.MaxBytes, DeliveredMax: cfg.Records.DeliveredMax,
+			ContentMaxBytes: cfg.Content.MaxBytes, ContentFor: cfg.Content.KeptFor, DeliveredMax: cfg.Records.DeliveredMax,
 			DeliveredFor: cfg.Records.DeliveredFor, FailedFor: cfg.Records.FailedFor, MailboxMetrics: cfg.Metrics.Mailboxes,
 			Weights: map[mail.Kind]int{mail.Report: cfg.Kinds.Report.Weight, mail.Subscription: cfg.Kinds.Subscription.Weight},
 		})
@@ -235,7 +235,12 @@ func (s *server) prepareHTTP() error {
 	}
 	if s.api {
 		for _, t := range cfg.Auth.Tokens {
-			o.Tokens = append(o.Tokens, admin.Token{Name: t.Name, Role: t.Role, SHA256: t.SHA256})
+			kinds := make([]mail.Kind, len(t.Kinds))
+			for i, k := range t.Kinds {
+				kinds[i] = mail.Kind(k)
+			}
+			o.Tokens = append(o.Tokens, admin.Token{Name: t.Name, Role: t.Role, SHA256: t.SHA256, Senders: t.Senders, Kinds: kinds,
+				RequestsPerMinute: t.RequestsPerMinute})
 		}
 		if len(o.Tokens) == 0 {
 			s.log.Warn("auth.tokens is empty: the API refuses everybody; postroom token new makes a token")

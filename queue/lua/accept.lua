@@ -1,14 +1,17 @@
 -- accept takes in one message: with its content, or (staged) with content that was written before. It is all or nothing.
 --
 -- ARGV: 1 id, 2 record, 3 kind, 4 sender, 5 bytes of content, 6 content.max_bytes, 7 idempotency key ("" for none),
--- 8 fingerprint of the request, 9 ms to keep the idempotency key, 10 send_at in ms (0: now), 11 content, or "" if staged.
+-- 8 fingerprint of the request, 9 ms to keep the idempotency key, 10 send_at in ms (0: now), 11 content, or "" if staged,
+-- 12 stored files that it refers to (as in its record).
 -- Answer: {"accepted" or "replayed", id}; {"conflict"} (another request had this key); {"running"} (another one has it now); {"full"}; {"gone"} (the staged
--- content's deadline has passed).
+-- content's deadline has passed); {"lost", id} (a file is not stored any more).
 local now = now_ms()
 local id, kind, sender, bytes = ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5])
 if redis.call('EXISTS', P .. 'm:' .. id) == 1 then return {'accepted', id} end
 local answer = replay(ARGV[7], ARGV[8], '')
 if answer then return answer end
+local lost = lost_of(ARGV[12])
+if lost then return {'lost', lost} end
 if ARGV[11] == '' then
   if redis.call('HGET', P .. 'b:' .. id, 'state') ~= 'staged' then return {'gone'} end
   redis.call('UNLINK', P .. 'b:' .. id)
@@ -17,6 +20,7 @@ else
   if not reserve(bytes, tonumber(ARGV[6])) then return {'full'} end
   redis.call('SET', P .. 'c:' .. id .. ':0', ARGV[11])
 end
+refer(ARGV[12])
 redis.call('SET', P .. 'm:' .. id, ARGV[2])
 redis.call('HINCRBY', P .. 'counts', 'open:' .. kind, 1)
 if ARGV[7] ~= '' then redis.call('SET', P .. 'i:' .. ARGV[7], id .. '\t' .. ARGV[8], 'PX', ARGV[9]) end

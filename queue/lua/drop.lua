@@ -3,7 +3,7 @@
 -- ARGV: 1 id, 2 "overdue" to drop it only if its deadline has passed, else "". Answer: 1 if there is more to do.
 local id = ARGV[1]
 local key = P .. 'b:' .. id
-local b = redis.call('HMGET', key, 'state', 'kind', 'sender', 'chunks', 'bytes')
+local b = redis.call('HMGET', key, 'state', 'kind', 'sender', 'chunks', 'bytes', 'refs', 'own')
 if b[1] ~= 'staged' and b[1] ~= 'dropped' then
   if not b[1] then redis.call('ZREM', P .. 'staged', id) end
   return 0
@@ -19,12 +19,19 @@ if b[2] then
   local lane = lane_key(b[2], b[3], id) .. ':n'
   local items = redis.call('LPOP', lane, 500)
   if items and #items > 0 then
-    for _, item in ipairs(items) do redis.call('UNLINK', P .. 'm:' .. item) end
+    for _, item in ipairs(items) do
+      local r = b[7] and load(item)
+      if r then unrefer(r.head[REFS]) end
+      redis.call('UNLINK', P .. 'm:' .. item)
+    end
+    flush(0, math.huge)
     return 1
   end
 end
 for i = 0, tonumber(b[4]) - 1 do redis.call('UNLINK', P .. 'c:' .. id .. ':' .. i) end
 redis.call('HINCRBY', P .. 'counts', 'content_bytes', -tonumber(b[5]))
+unrefer(b[6])
+flush(0, math.huge)
 redis.call('UNLINK', key)
 redis.call('ZREM', P .. 'staged', id)
 return 0

@@ -2,17 +2,22 @@
 -- ring before commit.
 --
 -- ARGV: 1 batch, 2 lane's kind, 3 lane's sender, 4 how many items the batch had before, 5 ms until what is not committed
--- is dropped, then id and record of each. Answer: "staged", or "gone" if the deadline has passed.
+-- is dropped, 6 stored files that these messages refer to by themselves, all together, then id and record of each. Answer: {"staged"},
+-- {"gone"} if the deadline has passed, or {"lost", id} if a file is not stored any more.
 local batch = ARGV[1]
 local b = redis.call('HMGET', P .. 'b:' .. batch, 'state', 'items')
-if b[1] ~= 'staged' then return 'gone' end
-local before, n = tonumber(ARGV[4]), (#ARGV - 5) / 2
-if tonumber(b[2]) ~= before then return 'staged' end
+if b[1] ~= 'staged' then return {'gone'} end
+local before, n = tonumber(ARGV[4]), (#ARGV - 6) / 2
+if tonumber(b[2]) ~= before then return {'staged'} end
+local lost = lost_of(ARGV[6])
+if lost then return {'lost', lost} end
+refer(ARGV[6])
 local lane = lane_key(ARGV[2], ARGV[3], batch) .. ':n'
-for i = 6, #ARGV, 2 do
+for i = 7, #ARGV, 2 do
   redis.call('SET', P .. 'm:' .. ARGV[i], ARGV[i + 1])
   redis.call('RPUSH', lane, ARGV[i])
 end
 redis.call('HSET', P .. 'b:' .. batch, 'items', before + n)
+if ARGV[6] ~= '' then redis.call('HSET', P .. 'b:' .. batch, 'own', 1) end
 redis.call('ZADD', P .. 'staged', int(now_ms() + tonumber(ARGV[5])), batch)
-return 'staged'
+return {'staged'}

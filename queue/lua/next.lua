@@ -188,7 +188,7 @@ end
 local batches = {}
 local function batch_of(r)
   local id = r.head[BATCH]
-  if not batches[id] then batches[id] = redis.call('HMGET', P .. 'b:' .. id, 'chunks', 'bytes', 'expires', 'cancelled', 'files') end
+  if not batches[id] then batches[id] = redis.call('HMGET', P .. 'b:' .. id, 'chunks', 'bytes', 'expires', 'cancelled', 'files', 'refs') end
   return batches[id]
 end
 
@@ -210,12 +210,14 @@ local request_bytes, part_bytes, always = string.match(provider and provider.upl
 local function cost_of_message(id, r, b)
   local _, pending = string.gsub(r.head[MARKS], 'p', '')
   local _, _, bytes = content_of(id, r, b)
-  bytes = tonumber(bytes) or 0
+  local own_bytes, own_files = refs_of(r.head[REFS])
+  local shared_bytes, shared_files = refs_of(b and b[6])
+  bytes = (tonumber(bytes) or 0) + own_bytes + shared_bytes
   local cost = {messages = 1, requests = 1, recipients = math.max(pending, 1), upload_bytes = bytes}
   if not request_bytes then return cost end
   cost.upload_bytes = math.ceil(bytes * 4 / 3)
   if always == '1' or bytes > tonumber(request_bytes) then
-    cost.requests = 2 + 2 * (tonumber(b and b[5] or r.head[FILES]) or 0) + math.ceil(bytes / tonumber(part_bytes))
+    cost.requests = 2 + 2 * ((tonumber(b and b[5] or r.head[FILES]) or 0) + own_files + shared_files) + math.ceil(bytes / tonumber(part_bytes))
   end
   return cost
 end
@@ -380,6 +382,21 @@ local function settle_call(at, s, u)
   return settled
 end
 
+-- settle_apart settles an attempt of a turn that is set apart, as another provider is active now. It answers false if there is none.
+local function settle_apart(at, s, turn)
+  local apart = P .. 'u:' .. APART .. s.key
+  local value = redis.call('HGET', apart, turn)
+  if not value then return false end
+  local u = unit_of(value)
+  local settled = settle_call(at, s, u)
+  if #u.open > 0 then
+    redis.call('HSET', apart, turn, unit_text(u))
+  else
+    free(APART .. s.key, {turn})
+  end
+  return settled
+end
+
 -- give answers with an attempt that has begun. c is a call: its key's state, unit, open attempts and what it has met.
 local function give(c, id, r, b, look, whose)
   local owner, chunks, bytes = content_of(id, r, b)
@@ -500,7 +517,7 @@ local function call(at)
   local u = unit_of(unit and s.value[unit])
   local mine = u[TURN] == turn and (u[RUN] == '' or u[RUN] == run)
   local c = {s = s, unit = unit, u = u, mine = mine, settled = '', stale = 0, ended = ''}
-  if ARGV[at + 7] ~= '' then c.settled = settle_call(at, s, mine and u or {open = {}}) end
+  if ARGV[at + 7] ~= '' then c.settled = not mine and settle_apart(at, s, turn) or settle_call(at, s, mine and u or {open = {}}) end
   if not mine then
     if not looks then return over(c, 'stale') end
     local look = redis.call('ZSCORE', P .. 'looks', key)

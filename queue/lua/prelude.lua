@@ -33,6 +33,10 @@ end
 local TURN, RUN, WORKER, SINCE = 1, 2, 3, 4
 local OPEN = '\n' .. string.rep('([^\t\n]*)\t', 6) .. '([^\t\n]*)'
 
+-- Units with attempts that began at another server than the active provider's are set apart, in P.."u:\t"..key by their turns: they are
+-- none of the active provider's.
+local APART = '\t'
+
 local function unit_of(value)
   local u = {open = {}}
   if not value then return u end
@@ -137,12 +141,17 @@ local function free(key, units)
   if redis.call('EXISTS', P .. 'blocked') == 1 then flag('*') end
 end
 
--- audit notes that somebody changed something, once. P.."audit" is a stream that keeps some 10,000 entries, each with a random id
--- in it.
-local function audit(entry)
-  if entry == '' then return end
-  for _, noted in ipairs(redis.call('XREVRANGE', P .. 'audit', '+', '-', 'COUNT', 20)) do
-    if noted[2][2] == entry then return end -- this very call has been made before
+-- audited says whether an entry stands in the audit: then the very call that brings it has been made before. P.."audit" is a stream
+-- that keeps some 10,000 entries, each with a random id in it.
+local function audited(entry)
+  for _, noted in ipairs(entry ~= '' and redis.call('XREVRANGE', P .. 'audit', '+', '-', 'COUNT', 20) or {}) do
+    if noted[2][2] == entry then return true end
   end
+  return false
+end
+
+-- audit notes that somebody changed something, once.
+local function audit(entry)
+  if entry == '' or audited(entry) then return end
   redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 10000, '*', 'entry', entry)
 end

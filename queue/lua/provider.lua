@@ -9,23 +9,23 @@
 -- ARGV: 1 "declare" (settings of a file), "activate", "clear" (none) or "reseal" (nothing but the seal changes), 2 id of the
 -- settings, 3 for "declare" their fingerprint ("": none is to be active), else the version that has to be active ("": none), 4 ms that a declaration
 -- lasts, 5 a hold that the settings begin with, as they were tried and refused ("": none): ms, longest, reason and outcome, by tabs,
--- 6 entry for the audit ("": none), 7 fields that belong to the settings, counted with their values, then those; then fields and
--- values of the limits ("" for none).
+-- 6 entry for the audit, 7 the sealed text that has to be there already ("": whichever is), 8 fields that belong to the settings,
+-- counted with their values, then those; then fields and values of the limits ("" for none).
 -- Every process is told by a message on the channel P.."provider". Answer: {"done", version}; {"changed"} (something else is active than was expected) or {"declared"}.
 local what, id, expected = ARGV[1], ARGV[2], ARGV[3]
-local settings = tonumber(ARGV[7])
+local settings = tonumber(ARGV[8])
 local now = now_ms()
-local p = redis.call('HMGET', P .. 'provider', 'id', 'number', 'version', 'fingerprint')
+local p = redis.call('HMGET', P .. 'provider', 'id', 'number', 'version', 'fingerprint', 'place', 'sealed')
 local version = p[3] or ''
 local same = false
 if what == 'declare' then
   redis.call('SET', P .. 'declared', '1', 'PX', ARGV[4])
   same = p[4] == expected
-elseif p[1] == id and version ~= expected then
+elseif audited(ARGV[6]) then
   return {'done', version} -- this very call has been made before
 elseif redis.call('EXISTS', P .. 'declared') == 1 then
   return {'declared'}
-elseif version ~= expected then
+elseif version ~= expected or ARGV[7] ~= '' and p[6] ~= ARGV[7] then
   return {'changed'}
 else
   same = p[1] == id
@@ -39,11 +39,31 @@ if not same then
   redis.call('HSET', P .. 'provider', 'id', id, 'number', number, 'since', int(now))
   if version ~= '' then redis.call('HSET', P .. 'provider', 'version', version) end
 end
-redis.call('HSET', P .. 'provider', unpack(ARGV, 8, 7 + settings))
-if #ARGV > 7 + settings then redis.call('HSET', P .. 'provider', unpack(ARGV, 8 + settings)) end
+redis.call('HSET', P .. 'provider', unpack(ARGV, 9, 8 + settings))
+if #ARGV > 8 + settings then redis.call('HSET', P .. 'provider', unpack(ARGV, 9 + settings)) end
 if what ~= 'declare' or not same then audit(ARGV[6]) end
 if not same then redis.call('PUBLISH', P .. 'provider', version) end
 if what == 'reseal' then return {'done', version} end
+
+-- What is under way elsewhere takes nothing from the concurrency of the new settings.
+local here = redis.call('HGET', P .. 'provider', 'place') or ''
+local there = p[5] or ''
+if here == '' then
+  redis.call('HSET', P .. 'provider', 'place', there)
+elseif there ~= '' and there ~= here then
+  for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
+    local units = redis.call('HGETALL', P .. 'u:' .. key)
+    for i = 1, string.sub(key, 1, 1) ~= APART and #units or 0, 2 do
+      local u = unit_of(units[i + 1])
+      if #u.open > 0 then
+        redis.call('HDEL', P .. 'u:' .. key, units[i])
+        redis.call('HSET', P .. 'u:' .. APART .. key, u[TURN], units[i + 1])
+        redis.call('SADD', P .. 'keys', APART .. key)
+      end
+    end
+    if redis.call('EXISTS', P .. 'u:' .. key) == 0 then redis.call('SREM', P .. 'keys', key) end
+  end
+end
 
 -- Whoever was to be looked at later, as the former limits had it, is looked at now.
 redis.call('UNLINK', P .. 'looks', P .. 'blocked', P .. 'first', P .. 'senior')
@@ -60,7 +80,9 @@ if ARGV[5] ~= '' then
 end
 if provider.all_concurrency < math.huge then
   for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
-    for _, unit in ipairs(redis.call('HKEYS', P .. 'u:' .. key)) do redis.call('SADD', P .. 'units', key .. '\t' .. unit) end
+    for _, unit in ipairs(string.sub(key, 1, 1) ~= APART and redis.call('HKEYS', P .. 'u:' .. key) or {}) do
+      redis.call('SADD', P .. 'units', key .. '\t' .. unit)
+    end
   end
 end
 for _, kind in ipairs({'a', 'r', 's'}) do

@@ -5,9 +5,9 @@
 local FORMAT = '1'
 
 -- Positions in a record's head.
-local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES, REQUEUED, KEPT, FILES =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19
-local HEAD = 19
+local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES, REQUEUED, KEPT, FILES, REFS =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20
+local HEAD = 20
 -- States of a record.
 local QUEUED, SENDING, DELIVERED, FAILED, CANCELLED, EXPIRED = 'q', 's', 'd', 'f', 'c', 'e'
 -- Lines of attempts that a record keeps at most.
@@ -120,8 +120,34 @@ local function place(r)
   return redis.call('HGET', P .. 'b:' .. batch, 'sender') or '-', batch
 end
 
+-- refs_of takes apart what a message, a batch or a recipient refers to, "<bytes> <files> <id> <id>...": bytes, files, and a list whose
+-- ids begin at 3. Nothing may be ''.
+local NO_IDS = {}
+local function refs_of(refs)
+  if not refs or refs == '' then return 0, 0, NO_IDS end
+  local parts = split(refs, ' ')
+  return tonumber(parts[1]), tonumber(parts[2]), parts
+end
+
+-- lost_of gives an id that is referred to and not stored (any more); nil if all are.
+local function lost_of(refs)
+  local _, _, ids = refs_of(refs)
+  for i = 3, #ids do
+    if redis.call('HGET', P .. 'a:' .. ids[i], 'state') ~= 'ready' then return ids[i] end
+  end
+end
+
+-- refer takes a share for each reference: what is held is not dropped.
+local function refer(refs)
+  local _, _, ids = refs_of(refs)
+  for i = 3, #ids do
+    redis.call('HINCRBY', P .. 'a:' .. ids[i], 'shares', 1)
+    redis.call('ZREM', P .. 'contents', ids[i])
+  end
+end
+
 -- What many messages of one run change is written once, by flush, which every script calls that ends messages.
-local tallies, shares, finished = {}, {}, {}
+local tallies, shares, unreferred, finished = {}, {}, {}, {}
 
 -- tally adds to a total of the installation.
 local function tally(field, n) tallies[field] = (tallies[field] or 0) + n end
@@ -134,7 +160,13 @@ local function drop_content(owner, chunks, bytes)
   if (tonumber(bytes) or 0) > 0 then tally('content_bytes', -tonumber(bytes)) end
 end
 
--- release gives back a message's share of its content; the last one drops it.
+-- unrefer gives the shares back that refer took.
+local function unrefer(refs)
+  local _, _, ids = refs_of(refs)
+  for i = 3, #ids do unreferred[ids[i]] = (unreferred[ids[i]] or 0) + 1 end
+end
+
+-- release gives back a message's share of its content, the last one of which drops it, and of the files that it refers to by itself.
 local function release(id, r)
   local h = r.head
   if h[BATCH] ~= '' then
@@ -142,6 +174,7 @@ local function release(id, r)
   else
     drop_content(id, h[CHUNKS], h[BYTES])
   end
+  unrefer(h[REFS])
 end
 
 -- flush writes what was gathered, and forgets the oldest of what is over beyond max.
@@ -149,10 +182,17 @@ local function flush(now, max)
   for batch, n in pairs(shares) do
     local b = P .. 'b:' .. batch
     if redis.call('HINCRBY', b, 'shares', -n) <= 0 then
-      local c = redis.call('HMGET', b, 'chunks', 'bytes')
+      local c = redis.call('HMGET', b, 'chunks', 'bytes', 'refs')
       drop_content(batch, c[1], c[2])
+      unrefer(c[3])
       redis.call('HSET', b, 'finished', int(now))
       remember('b:' .. batch)
+    end
+  end
+  for id, n in pairs(unreferred) do
+    local kept = redis.call('HGET', P .. 'a:' .. id, 'kept')
+    if kept and redis.call('HINCRBY', P .. 'a:' .. id, 'shares', -n) <= 0 then
+      redis.call('ZADD', P .. 'contents', int(now_ms() + tonumber(kept)), id)
     end
   end
   for field, n in pairs(tallies) do redis.call('HINCRBY', P .. 'counts', field, n) end
@@ -162,7 +202,7 @@ local function flush(now, max)
       redis.call('UNLINK', P .. redis.call('LPOP', P .. 'finished'))
     end
   end
-  shares, tallies, finished = {}, {}, {}
+  shares, tallies, unreferred, finished = {}, {}, {}, {}
 end
 
 -- finish ends a record that is open (queued or sending): it keeps its head, its metadata and its last attempt, without when

@@ -1,9 +1,9 @@
 -- release ends a hold, or has it tried at once, for whoever has seen that its reason is gone, or wants to see. What the provider
 -- asked to be silent for stays silent, and so does what is paused.
 --
--- ARGV: 1 key ("*": everything), 2 "go" (it is over) or "try" (one attempt is to tell). Answer: 1 if there was one.
+-- ARGV: 1 key ("*": everything), 2 "go" (it is over) or "try" (one attempt is to tell). Answer: 1.
 local now, s = now_ms(), silence_of(ARGV[1])
-if s.hold == 0 or s.reason == 'throttled' then return 0 end
+if s.hold == 0 or s.reason == 'throttled' then return 1 end
 if ARGV[2] == 'go' then
   let_go(ARGV[1], now)
 elseif s.hold > now then

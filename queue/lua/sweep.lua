@@ -20,8 +20,9 @@ local provider = active()
 local limits, all_limits = limits_of(provider and provider.limits or ''), limits_of(provider and provider.all_limits or '')
 local page = redis.call('SSCAN', P .. 'keys', ARGV[12], 'COUNT', ARGV[11])
 local answer = {page[1], 0, 0}
-for _, key in ipairs(page[2]) do
-  local units = redis.call('HGETALL', P .. 'u:' .. key)
+for _, whole in ipairs(page[2]) do
+  local units = redis.call('HGETALL', P .. 'u:' .. whole)
+  local key = string.gsub(whole, '^' .. APART, '')
   for i = 1, #units, 2 do
     local unit, u = units[i], unit_of(units[i + 1])
     local begun = u[RUN] ~= ''
@@ -60,12 +61,12 @@ for _, key in ipairs(page[2]) do
       end
     end
     if (dead or #u.open > 0) and #left == 0 then
-      free(key, {unit})
+      free(whole, {unit})
       flag(key)
       answer[3] = answer[3] + 1
     elseif #left < #u.open then
       u.open = left
-      redis.call('HSET', P .. 'u:' .. key, unit, unit_text(u))
+      redis.call('HSET', P .. 'u:' .. whole, unit, unit_text(u))
     elseif not begun and tonumber(u[SINCE]) + tonumber(ARGV[3]) < now then
       for _, v in ipairs({u[TURN], key, unit}) do answer[#answer + 1] = v end
     end
