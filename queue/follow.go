@@ -26,6 +26,7 @@ type settings struct {
 
 	mu      sync.Mutex
 	now     *using
+	tried   *string       // the version that was loaded last, or could not be; nil: none yet
 	faulty  string        // why the active settings can't be loaded; "" if they are, or are being loaded
 	decided chan struct{} // closed when loading has come to an end; nil if nothing is being loaded
 }
@@ -49,6 +50,13 @@ func (s *settings) outdated(u *using) {
 	case s.look <- struct{}{}:
 	default:
 	}
+}
+
+// behind reports whether a version is another one than was loaded last, or could not be.
+func (s *settings) behind(version string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tried != nil && *s.tried != version
 }
 
 // decide says what loading has come to; nil and a reason if nothing can begin.
@@ -144,6 +152,9 @@ func (c *Consumer) load(ctx context.Context, p *Provider, f *fetchers) (again ti
 	if u := s.current(); u != nil {
 		s.outdated(u)
 	}
+	s.mu.Lock()
+	s.tried = &p.Version
+	s.mu.Unlock()
 	var loaded Loaded
 	if c.options.Load != nil {
 		loaded, err = c.options.Load(ctx, p)

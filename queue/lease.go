@@ -90,9 +90,8 @@ func (c *Consumer) renewLease(ctx context.Context, l *lease, mode string) (held 
 	if err != nil {
 		return false, err
 	}
-	version, u := text(answer[1]), c.settings.current()
-	if u == nil && version != "" || u != nil && u.version != version {
-		c.settings.outdated(u)
+	if c.settings.behind(text(answer[1])) {
+		c.settings.outdated(nil) // whoever follows sees what is active by now
 	}
 	return answer[0] == int64(1), nil
 }

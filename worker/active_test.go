@@ -105,7 +105,7 @@ func TestAProcessThatCannotLoadTheSettingsLeavesTheWorkToOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	noKey := errors.New("no key")
-	tried := make(chan struct{}, 100)
+	tried := make(chan struct{}, 10_000)
 	start(t, q, 3, New(Options{Load: func(context.Context, *queue.Provider) (*Active, error) {
 		tried <- struct{}{}
 		return nil, noKey
@@ -118,4 +118,7 @@ func TestAProcessThatCannotLoadTheSettingsLeavesTheWorkToOthers(t *testing.T) {
 	}
 	start(t, other, 3, New(Options{Load: with(accepts)}))
 	eventually(t, q, id, queue.Delivered, 1)
+	if n := len(tried); n > 10 {
+		t.Errorf("it has tried %d times more: that is a busy loop", n)
+	}
 }
