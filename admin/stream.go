@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"runtime"
 	"strconv"
 	"time"
 
@@ -89,7 +90,9 @@ func (l *lines) next(limit int64) ([]byte, error) {
 }
 
 func (l *lines) line(limit int64) ([]byte, error) {
-	l.pending = l.pending[:0]
+	if l.pending = l.pending[:0]; cap(l.pending) > maxLine {
+		l.pending = nil // the first line can be as large as a body; all others are small
+	}
 	for {
 		part, err := l.r.ReadSlice('\n')
 		if int64(len(l.pending)+len(part)) > limit {
@@ -154,6 +157,9 @@ func (h *handler) streamBatch(ctx context.Context, in *sendBatchInput, options [
 	var m mail.Message
 	if err := decodeLine(line, body.n, "/message", &m); err != nil {
 		return queue.BatchReceipt{}, err
+	}
+	if len(line) > maxLine {
+		runtime.GC() // a process collects seldom; a large message was held several times over while it was decoded
 	}
 	if err := h.may(ctx, &m, "/message"); err != nil {
 		return queue.BatchReceipt{}, err

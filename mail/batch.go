@@ -68,7 +68,9 @@ func newBatchCheck(m Message, l Limits, now time.Time) (*BatchCheck, *problems) 
 	if len(shared.To) > 0 {
 		p.add("/to", "is not empty: name the recipients in recipients")
 	}
-	content, err := NewContent(&shared, true)
+	templates := shared
+	templates.Attachments = nil // which would be encoded, for nothing
+	content, err := NewContent(&templates, true)
 	if invalid, ok := err.(*Invalid); ok {
 		for _, one := range invalid.Problems {
 			p.add(one.Field, one.Reason)
@@ -86,6 +88,14 @@ func newBatchCheck(m Message, l Limits, now time.Time) (*BatchCheck, *problems) 
 
 // Message gives what is shared in canonical form.
 func (c *BatchCheck) Message() Message { return *c.shared }
+
+// Forget lets go of what is in the files: recipients are checked against their names alone.
+func (c *BatchCheck) Forget() {
+	c.shared.Attachments = slices.Clone(c.shared.Attachments)
+	for i := range c.shared.Attachments {
+		c.shared.Attachments[i].Content = nil
+	}
+}
 
 // Recipient checks the recipient with an index, and gives it in canonical form; the problems say why it can't be accepted.
 func (c *BatchCheck) Recipient(i int, r Recipient) (Recipient, []Problem) {

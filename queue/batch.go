@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -296,6 +297,12 @@ func (s *BatchStream) begin(ctx context.Context) error {
 		return lostContent("/message/attachments", m.Attachments, string(gone))
 	} else if err != nil {
 		return err
+	}
+	// The files are in Redis, and a stream can last.
+	s.check.Forget()
+	s.m.Attachments = s.check.Message().Attachments
+	if blob = nil; s.bytes > largeBytes {
+		runtime.GC() // a process collects seldom, and has held them several times over by now
 	}
 	h := &s.record.head
 	h[headVersion], h[headState], h[headKind], h[headBatch] = formatVersion, "q", letter(m.Kind), s.id.String()

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -223,14 +224,14 @@ func (v *resolver) find(ctx context.Context, id string) (*StoredContent, error) 
 	return c, nil
 }
 
-// identified gives attachments as they tell one request from another: a file that was stored anew is the same file.
+// identified gives attachments as they tell one request from another: by what is in them, so that a file that was stored anew is the
+// same file.
 func (v *resolver) identified(ctx context.Context, list []mail.Attachment) ([]mail.Attachment, error) {
-	if len(refsOf(list).ids) == 0 {
-		return list, nil
-	}
-	list = append([]mail.Attachment(nil), list...)
+	list = slices.Clone(list)
 	for i := range list {
 		if list[i].Ref == "" {
+			sum := sha256.Sum256(list[i].Content)
+			list[i].Ref, list[i].Content = "sha256:"+hex.EncodeToString(sum[:]), nil
 			continue
 		}
 		c, err := v.find(ctx, list[i].Ref)
