@@ -22,6 +22,9 @@ var growing = []string{"accept", "stage", "items", "store"}
 // fronts stand in front of every script, in this order.
 var fronts = []string{"prelude", "records", "holds"}
 
+// ownFront is what stands in front of one script, too.
+var ownFront = map[string]string{"next": "order"}
+
 // scriptNames lists our scripts: the files in lua/ but the shared ones. The files document what each takes and answers.
 func scriptNames() []string {
 	entries, err := sources.ReadDir("lua")
@@ -30,7 +33,7 @@ func scriptNames() []string {
 	}
 	var names []string
 	for _, e := range entries {
-		if name := strings.TrimSuffix(e.Name(), ".lua"); !slices.Contains(fronts, name) {
+		if name := strings.TrimSuffix(e.Name(), ".lua"); !slices.Contains(fronts, name) && name != ownFront["next"] {
 			names = append(names, name)
 		}
 	}
@@ -65,7 +68,11 @@ func loadScripts(ctx context.Context, server redis.UniversalClient) (map[string]
 		front += read(name)
 	}
 	for _, name := range scriptNames() {
-		all[name] = redis.NewScript(flags(name) + front + throttle.Books + read(name))
+		source := flags(name) + front + throttle.Books
+		if own := ownFront[name]; own != "" {
+			source += read(own)
+		}
+		all[name] = redis.NewScript(source + read(name))
 	}
 	return all, nil
 }
