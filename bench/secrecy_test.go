@@ -148,7 +148,11 @@ func (c *secrecy) readAll(batch string) {
 	if err != nil || len(boxes.Mailboxes) == 0 {
 		c.t.Fatalf("there is no mailbox: %v", err)
 	}
-	fill := strings.NewReplacer("batches/{id}", "batches/"+batch, "{id}", failed.Messages[0].ID, "{address}", boxes.Mailboxes[0].Address)
+	stored, err := c.api.StoreContent(c.t.Context(), "a.txt", "text/plain", strings.NewReader("a file"))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	fill := strings.NewReplacer("batches/{id}", "batches/"+batch, "contents/{id}", "contents/"+stored.ID, "{id}", failed.Messages[0].ID, "{address}", boxes.Mailboxes[0].Address)
 	_, document := c.do(http.MethodGet, "/openapi.json", "")
 	var api struct {
 		Paths map[string]map[string]any `json:"paths"`
