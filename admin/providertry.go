@@ -201,6 +201,18 @@ func (h *handler) awaitTest(ctx context.Context, id string) (*TestResult, error)
 			if last, err = h.metByAnother(ctx, s); err != nil {
 				return nil, err
 			}
+			if last != nil {
+				// It can have been this one's own, which it has met since it was looked at.
+				if s, err = h.queue.Message(ctx, id); err != nil {
+					return nil, err
+				}
+				if s.State == queue.Delivered {
+					continue
+				}
+				if own := lastRefusal(s); own != nil {
+					last = own
+				}
+			}
 		}
 		ended := s.State != queue.Queued && s.State != queue.Sending
 		if waiting.Err() != nil || ended || last != nil && s.State == queue.Queued {

@@ -73,10 +73,10 @@ func (f *fetchers) pause() {
 
 // stop has no turns fetched any more.
 func (f *fetchers) stop() {
-	f.pause()
 	f.mu.Lock()
-	f.closed = true
+	f.closed = true // first: a start that waits must find it
 	f.mu.Unlock()
+	f.pause()
 }
 
 // shutDown ends what was stopped. A turn that has not ended within a second goes on without asynq, which gives its task to
