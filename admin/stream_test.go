@@ -1,12 +1,17 @@
 package admin
 
 import (
+	"bufio"
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 )
 
 const streamMessage = `{"kind": "subscription", "subject": "Hello {{.name}}", "text": "Dear {{.name}}"}`
@@ -176,4 +181,45 @@ func TestARequestUnderWayHoldsItsKey(t *testing.T) {
 	if s, err := a.queue.Batch(t.Context(), "01JZ3Q8Y6M2V7T4K9RBC5XWDHE"); err == nil {
 		t.Errorf("%+v, %v", s, err)
 	}
+}
+
+// Whatever a body is cut into, its lines are the same, none is longer than it may be, and nothing panics.
+func FuzzLines(f *testing.F) {
+	f.Add([]byte("{}\n{}\r\n\n x"), 3, int64(10))
+	f.Add([]byte(strings.Repeat("x", 200)), 64, int64(100))
+	f.Add([]byte("\n\n"), 1, int64(1))
+	f.Fuzz(func(t *testing.T, body []byte, piece int, limit int64) {
+		piece, limit = max(1, piece%100), max(1, limit%1000)
+		l := &lines{r: bufio.NewReaderSize(iotest.OneByteReader(bytes.NewReader(body)), 16), renew: func() {}}
+		if piece > 1 {
+			l.r = bufio.NewReaderSize(bytes.NewReader(body), 16+piece)
+		}
+		var got []string
+		for {
+			line, err := l.next(limit)
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			var p *Problem
+			if errors.As(err, &p) {
+				if p.Type != bodyTooLarge.uri() || !slices.ContainsFunc(bytes.Split(body, []byte("\n")), func(one []byte) bool { return int64(len(one)+1) > limit }) {
+					t.Fatalf("%v of %q", err, body)
+				}
+				return
+			}
+			if int64(len(line)) > limit || err != nil {
+				t.Fatalf("%q, %v", line, err)
+			}
+			got = append(got, string(line))
+		}
+		var want []string
+		for one := range bytes.SplitSeq(body, []byte("\n")) {
+			if one = bytes.TrimSpace(one); len(one) > 0 {
+				want = append(want, string(one))
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	})
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -195,6 +196,28 @@ func TestTokenNewMakesWhatTheServerTakes(t *testing.T) {
 	}
 	if again := postroom(t, "", "token", "new"); again.stdout == first.stdout {
 		t.Error("two tokens are the same")
+	}
+}
+
+func TestTokenNewBindsAProducer(t *testing.T) {
+	r := postroom(t, "", "token", "new", "--name", "app", "--sender", "Reports@Example.com", "--sender", "@news.example.com", "--kind", "report,alert", "--requests-per-minute", "60")
+	r.want(t, 0)
+	_, yaml, _ := strings.Cut(r.stderr, "\n\n")
+	cfg, err := config.Load(file(t, "postroom.yaml", yaml), nil)
+	if err != nil {
+		t.Fatalf("the server does not take\n%s\n%v", yaml, err)
+	}
+	got := cfg.Auth.Tokens[0]
+	if !slices.Equal(got.Kinds, []string{"report", "alert"}) || len(got.Senders) != 2 || got.Senders[1] != "@news.example.com" || got.RequestsPerMinute != 60 {
+		t.Errorf("%+v", got)
+	}
+	for words, arguments := range map[string][]string{
+		"bind producers alone": {"--role", "admin", "--kind", "alert"},
+		"is not one of alert":  {"--kind", "newsletter"},
+		"neither an address":   {"--sender", "reports at home"},
+		"0 for no limit":       {"--requests-per-minute", "-1"},
+	} {
+		postroom(t, "", append([]string{"token", "new"}, arguments...)...).want(t, exitUsage, words)
 	}
 }
 
