@@ -169,6 +169,9 @@ func (s *BatchStream) holdKey(ctx context.Context) error {
 		return nil
 	}
 	if s.mark == "" {
+		if !s.marked.IsZero() {
+			return nil // from here on the commit decides
+		}
 		s.marked = time.Now()
 		before, was, err := s.queue.usedFor(ctx, s.key)
 		s.before, s.was = before, was

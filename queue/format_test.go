@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"bytes"
 	"encoding/json"
 	"flag"
 	"os"
@@ -220,9 +219,6 @@ func TestMailThatAnEarlierVersionAcceptedIsSent(t *testing.T) {
 		one.ExpiresAt = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 		if receipt, err := q.Enqueue(t.Context(), one, Idempotency("app", "key")); err != nil || !receipt.Replayed || receipt.ID != got["ada@example.net"].MessageID {
 			t.Errorf("%+v, %v; want the first answer", receipt, err)
-		}
-		if !bytes.Contains(text, []byte("m:")) {
-			t.Error("the fixture holds no message")
 		}
 	}
 }

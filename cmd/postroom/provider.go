@@ -37,14 +37,7 @@ be admin. The exit code is 0 only if no step failed.
 	n.register(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
 		g := &givenSettings{command: c, inputs: inputs{stdin: c.InOrStdin()}}
-		if err := g.check(); err != nil {
-			return err
-		}
-		client, err := n.connect()
-		if err != nil {
-			return err
-		}
-		s, err := g.settings(c.Context(), client, args)
+		client, s, err := g.chosen(&n, args)
 		if err != nil {
 			return err
 		}

@@ -140,6 +140,19 @@ func (g *givenSettings) check() error {
 // errNone: who wants no provider is asked whether they do.
 var errNone = usage("kind none: to have no provider, use postroom provider clear")
 
+// chosen gives what the command line says, and the client to say it to.
+func (g *givenSettings) chosen(n *connection, args []string) (*admin.Client, *provider.Settings, error) {
+	if err := g.check(); err != nil {
+		return nil, nil, err
+	}
+	client, err := n.connect()
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := g.settings(g.command.Context(), client, args)
+	return client, s, err
+}
+
 // settings gives what the command line says; nil if it says nothing. Flags alone are laid over what is active.
 func (g *givenSettings) settings(ctx context.Context, client *admin.Client, args []string) (*provider.Settings, error) {
 	var s *provider.Settings

@@ -52,14 +52,7 @@ saved all the same, mail waits until they are put right, and the exit code is 6.
 		case len(args) == 0 && !g.any():
 			return usage("%s: set what? Give a file, or flags such as --host (see %s --help)", c.CommandPath(), c.CommandPath())
 		}
-		if err := g.check(); err != nil {
-			return err
-		}
-		client, err := n.connect()
-		if err != nil {
-			return err
-		}
-		s, err := g.settings(c.Context(), client, args)
+		client, s, err := g.chosen(&n, args)
 		if err != nil {
 			return err
 		}
