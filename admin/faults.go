@@ -37,6 +37,8 @@ func (h *handler) refused(ctx context.Context, err error) error {
 		return idempotencyRunning.after(5*time.Second, "Repeat the request for its answer. It goes on for a minute after its client has gone silent.")
 	case errors.Is(err, queue.ErrFull):
 		return full.after(30*time.Second, "Nothing was accepted. Repeat the request when some mail has gone out; content.max_bytes is the bound.")
+	case errors.Is(err, queue.ErrBacklogFull):
+		return backlogFull.after(30*time.Second, "Nothing was accepted. Repeat the request when some mail has gone out; accept.backlog_max is the bound.")
 	case errors.Is(err, queue.ErrStagingExpired):
 		return tookTooLong.after(5*time.Second, "Nothing was accepted. Repeat the request.")
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:

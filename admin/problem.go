@@ -139,6 +139,7 @@ var (
 	tooManyTries        = refusal{"too-many-tries", 429, "The provider's settings were saved or tried too often"}
 	internal            = refusal{"internal", 500, "Something is wrong here"}
 	full                = refusal{"full", 503, "There is no room for more content"}
+	backlogFull         = refusal{"backlog-full", 503, "Too many messages wait already"}
 	unavailable         = refusal{"unavailable", 503, "The queue can't be reached"}
 	tookTooLong         = refusal{"took-too-long", 503, "Accepting took too long"}
 )

@@ -514,6 +514,7 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 		retryAfter string
 	}{
 		"full":           {func() error { return queue.ErrFull }, full, "30"},
+		"backlog":        {func() error { return queue.ErrBacklogFull }, backlogFull, "30"},
 		"staging":        {func() error { return queue.ErrStagingExpired }, tookTooLong, "5"},
 		"conflict":       {func() error { return queue.ErrIdempotencyConflict }, idempotencyConflict, ""},
 		"not found":      {func() error { return queue.ErrNotFound }, notFound, ""},

@@ -129,6 +129,8 @@ type Accept struct {
 	RecipientsPerMessage int   `yaml:"recipients_per_message"`
 	MessageBytes         int64 `yaml:"message_bytes"`
 	RecipientsPerBatch   int   `yaml:"recipients_per_batch"`
+	// BacklogMax is how many messages may wait or be sent at a time; 0 is no bound.
+	BacklogMax int `yaml:"backlog_max"`
 }
 
 // Records says how long finished mail can be asked for.
@@ -193,7 +195,7 @@ func base() *Config {
 			Report:       WeightedKind{Kind: Kind{OnUnknown: "resend"}, Weight: 3},
 			Subscription: WeightedKind{Kind: Kind{OnUnknown: "resend"}, Weight: 1},
 		},
-		Accept:  Accept{RecipientsPerMessage: 500, MessageBytes: 35 * mebibyte, RecipientsPerBatch: 1_000_000},
+		Accept:  Accept{RecipientsPerMessage: 500, MessageBytes: 35 * mebibyte, RecipientsPerBatch: 1_000_000, BacklogMax: 5_000_000},
 		Records: Records{DeliveredFor: 24 * time.Hour, DeliveredMax: 1_000_000, FailedFor: 30 * 24 * time.Hour},
 		Content: Content{MaxBytes: 1024 * mebibyte, KeptFor: 24 * time.Hour},
 		Metrics: Metrics{Mailboxes: 100},

@@ -116,6 +116,9 @@ func TestEveryFaultOfAFileIsReported(t *testing.T) {
 				`log.format :9 | "xml" is not known`,
 			},
 		},
+		"a backlog below zero": {"accept: {backlog_max: -1}\n", []string{"accept.backlog_max :1 | a number below zero"}},
+		"a backlog less than a batch": {"accept: {backlog_max: 10}\n",
+			[]string{"accept.backlog_max :1 | 10 is less than accept.recipients_per_batch, 1000000 => raise it"}},
 		"a port that changes": {"http: {listen: ':0'}\n", []string{"http.listen :1 | port 0 is a different port"}},
 		"a kind's schedule against the inherited one": {
 			"retry:\n  delays: [5h]\n",

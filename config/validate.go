@@ -253,6 +253,13 @@ func (f *faults) bounds(c *Config) {
 	between(f, "accept.message_bytes", c.Accept.MessageBytes, 1<<10, 1<<30, none)
 	between(f, "accept.recipients_per_batch", c.Accept.RecipientsPerBatch, 1, 10_000_000, none)
 
+	if c.Accept.BacklogMax < 0 {
+		f.add("accept.backlog_max", "a number below zero", "no mail could be accepted", "write a number of messages, 0 for no bound")
+	} else if c.Accept.BacklogMax > 0 && c.Accept.BacklogMax < c.Accept.RecipientsPerBatch {
+		f.add("accept.backlog_max", fmt.Sprintf("%d is less than accept.recipients_per_batch, %d", c.Accept.BacklogMax, c.Accept.RecipientsPerBatch),
+			"a batch that accept allows never finds room", "raise it, or lower accept.recipients_per_batch")
+	}
+
 	if c.Records.DeliveredFor <= 0 {
 		f.add("records.delivered_for", short(c.Records.DeliveredFor)+" is no time at all",
 			"nobody can ask what became of a mail", "write a duration such as 24h")

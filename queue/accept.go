@@ -130,7 +130,8 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 		inline = nil
 	}
 	answer, err := q.run(ctx, "accept", id, r.encode(), letter(m.Kind), sender, len(blob), q.options.ContentMaxBytes,
-		a.idempotency, fingerprint, q.options.IdempotencyFor.Milliseconds(), milliOrZero(m.SendAt), inline, refs.encode()).StringSlice()
+		a.idempotency, fingerprint, q.options.IdempotencyFor.Milliseconds(), milliOrZero(m.SendAt), inline, refs.encode(),
+		q.options.BacklogMax).StringSlice()
 	if err != nil {
 		return Receipt{}, refusal("enqueue", err)
 	}
@@ -257,6 +258,8 @@ func answerOf(answer []string) (id string, err error) {
 		return "", ErrIdempotencyRunning
 	case "full":
 		return "", ErrFull
+	case "crowded":
+		return "", ErrBacklogFull
 	}
 	return "", ErrStagingExpired
 }

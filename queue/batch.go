@@ -314,14 +314,15 @@ func (s *BatchStream) begin(ctx context.Context) error {
 }
 
 // itemArgs is the number of arguments of items.lua before those of the items.
-const itemArgs = 6
+const itemArgs = 7
 
 // flush stages the messages that were gathered.
 func (s *BatchStream) flush(ctx context.Context) error {
 	if len(s.args) <= itemArgs {
 		return nil
 	}
-	for i, v := range []any{s.id.String(), letter(s.m.Kind), senderOf(s.m.From), s.stagedItems, stagingTime.Milliseconds(), s.own.encode()} {
+	for i, v := range []any{s.id.String(), letter(s.m.Kind), senderOf(s.m.From), s.stagedItems, stagingTime.Milliseconds(), s.own.encode(),
+		s.queue.options.BacklogMax} {
 		s.args[i] = v
 	}
 	answer, err := s.queue.run(ctx, "items", s.args...).StringSlice()
@@ -331,6 +332,8 @@ func (s *BatchStream) flush(ctx context.Context) error {
 	switch answer[0] {
 	case "gone":
 		return ErrStagingExpired
+	case "crowded":
+		return ErrBacklogFull
 	case "lost":
 		return &mail.Invalid{Problems: []mail.Problem{{Field: s.ownAt[answer[1]], Reason: noSuchContent}}}
 	}
@@ -378,7 +381,7 @@ func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
 	}
 	id := s.id.String()
 	answer, err := s.queue.run(ctx, "commit", id, s.accepted, s.key, fingerprint, s.queue.options.IdempotencyFor.Milliseconds(),
-		milliOrZero(s.m.SendAt), s.mark, remembered).StringSlice()
+		milliOrZero(s.m.SendAt), s.mark, remembered, s.queue.options.BacklogMax).StringSlice()
 	if err != nil {
 		s.ended = true // it may have been committed: only the sweep may drop it, and only if it was not
 		return BatchReceipt{}, fmt.Errorf("queue: enqueue batch: commit: %w", err)

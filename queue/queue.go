@@ -34,6 +34,8 @@ type Options struct {
 	Limits mail.Limits
 	// ContentMaxBytes bounds the content (bodies, attachments) in Redis in all; default 1 GiB.
 	ContentMaxBytes int64
+	// BacklogMax bounds the messages that wait or are being sent, all together; alerts find a tenth more room. 0 is no bound.
+	BacklogMax int
 	// ContentFor says how long a stored file is kept that no mail refers to (any more); default 24 h. It should be no shorter than
 	// IdempotencyFor, for a request that is repeated is known by its files.
 	ContentFor time.Duration
@@ -162,6 +164,8 @@ var (
 	// ErrFull: the content that waits has reached content.max_bytes, or Redis its maxmemory. Nothing was accepted; come back
 	// later.
 	ErrFull = errors.New("queue: full: what waits has reached content.max_bytes, or Redis its maxmemory; try again when some has gone out")
+	// ErrBacklogFull: as many messages wait as accept.backlog_max allows. Nothing was accepted; come back later.
+	ErrBacklogFull = errors.New("queue: full: as many messages wait as accept.backlog_max allows; try again when some have gone out")
 	// ErrIdempotencyConflict: the idempotency key was used for another request.
 	ErrIdempotencyConflict = errors.New("queue: the idempotency key was used before, for a different request")
 	// ErrIdempotencyRunning: a request with the same idempotency key is under way. Repeat it later for its answer.

@@ -143,7 +143,7 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 			Client: o.redis, Namespace: cfg.Redis.Namespace, Logger: o.log, Registerer: s.registry,
 			Limits: mail.Limits{MaxRecipients: cfg.Accept.RecipientsPerMessage, MaxBytes: cfg.Accept.MessageBytes,
 				MaxBatch: cfg.Accept.RecipientsPerBatch},
-			ContentMaxBytes: cfg.Content.MaxBytes, ContentFor: cfg.Content.KeptFor, DeliveredMax: cfg.Records.DeliveredMax,
+			BacklogMax: cfg.Accept.BacklogMax, ContentMaxBytes: cfg.Content.MaxBytes, ContentFor: cfg.Content.KeptFor, DeliveredMax: cfg.Records.DeliveredMax,
 			DeliveredFor: cfg.Records.DeliveredFor, FailedFor: cfg.Records.FailedFor, MailboxMetrics: cfg.Metrics.Mailboxes,
 			Weights: map[mail.Kind]int{mail.Report: cfg.Kinds.Report.Weight, mail.Subscription: cfg.Kinds.Subscription.Weight},
 		})

@@ -2,14 +2,15 @@
 --
 -- ARGV: 1 id, 2 record, 3 kind, 4 sender, 5 bytes of content, 6 content.max_bytes, 7 idempotency key ("" for none),
 -- 8 fingerprint of the request, 9 ms to keep the idempotency key, 10 send_at in ms (0: now), 11 content, or "" if staged,
--- 12 stored files that it refers to (as in its record).
--- Answer: {"accepted" or "replayed", id}; {"conflict"} (another request had this key); {"running"} (another one has it now); {"full"}; {"gone"} (the staged
+-- 12 stored files that it refers to (as in its record), 13 accept.backlog_max (0: no bound).
+-- Answer: {"accepted" or "replayed", id}; {"conflict"} (another request had this key); {"running"} (another one has it now); {"full"}; {"crowded"} (too many messages wait); {"gone"} (the staged
 -- content's deadline has passed); {"lost", id} (a file is not stored any more).
 local now = now_ms()
 local id, kind, sender, bytes = ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5])
 if redis.call('EXISTS', P .. 'm:' .. id) == 1 then return {'accepted', id} end
 local answer = replay(ARGV[7], ARGV[8], '')
 if answer then return answer end
+if not room_for(kind, 1, tonumber(ARGV[13])) then return {'crowded'} end
 local lost = lost_of(ARGV[12])
 if lost then return {'lost', lost} end
 if ARGV[11] == '' then

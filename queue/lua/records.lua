@@ -284,6 +284,15 @@ local function reserve(bytes, max)
   return true
 end
 
+-- room_for says whether n more messages of a kind may wait and be sent, of max in all (0: no bound). Alerts find a tenth more room, so that
+-- no other mail shuts them out.
+local function room_for(kind, n, max)
+  if max == 0 then return true end
+  local open = n
+  for _, of in ipairs(redis.call('HMGET', P .. 'counts', 'open:a', 'open:r', 'open:s')) do open = open + (tonumber(of) or 0) end
+  return open <= (kind == 'a' and max * 1.1 or max)
+end
+
 -- NOT_YET in head[WHEN] of a record that is being sent says that its worker marks it a second time directly before the point of
 -- no return: then head[WHEN] is when. Of other records nobody knows whether they have passed it.
 local NOT_YET = '0'
