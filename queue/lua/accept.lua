@@ -23,7 +23,7 @@ else
 end
 refer(ARGV[12])
 redis.call('SET', P .. 'm:' .. id, ARGV[2])
-redis.call('HINCRBY', P .. 'counts', 'open:' .. kind, 1)
+tally('open:' .. kind, 1)
 if ARGV[7] ~= '' then redis.call('SET', P .. 'i:' .. ARGV[7], id .. '\t' .. ARGV[8], 'PX', ARGV[9]) end
 if tonumber(ARGV[10]) > now then
   await('m:' .. id, tonumber(ARGV[10]))
@@ -31,4 +31,5 @@ else
   push(kind, sender, '-', 'n', id)
   flag_for(sender, kind, now)
 end
+flush(now, math.huge)
 return {'accepted', id}

@@ -1,5 +1,5 @@
 -- ahead estimates how many messages of the same limit key go before one that waits for its turn: alerts first, batches in
--- turn, kinds by weight.
+-- turn, kinds by weight. What it costs does not grow with the backlog.
 --
 -- ARGV: 1 id, 2 and 3 weights of reports and of subscriptions, 4 messages of the batch before it (its index), 5 entries to
 -- look through at most. Answer: {key, messages}; {""} if it does not wait in a lane, or no provider is active.
@@ -29,15 +29,24 @@ end
 
 if by_itself(provider, sender) and out_of_rings(sender) then key = sender end
 local senders = key == sender and {sender} or senders_of(provider, key)
+-- LANES is how many are looked at, of each kind; what the others have is taken to be like it.
+local LANES = 500
 -- share counts what goes of a kind while so many of one lane go: of each lane as many, as far as it has.
 local function share(of, each)
-  local n = 0
+  local all, n, looked, lanes = 0, 0, 0, 0
   for _, s in ipairs(senders or redis.call('LRANGE', P .. 's:' .. of, 0, -1)) do
-    for _, b in ipairs(redis.call('LRANGE', P .. 'r:' .. of .. ':' .. s, 0, -1)) do
-      local l = lane_key(of, s, b)
-      if l ~= lane then n = n + math.min(each, redis.call('LLEN', l .. ':n') + redis.call('LLEN', l .. ':d')) end
+    all = all + (tonumber(redis.call('HGET', P .. 'backlog', of .. ':' .. s)) or 0)
+    if each < math.huge then
+      lanes = lanes + redis.call('LLEN', P .. 'r:' .. of .. ':' .. s)
+      for _, b in ipairs(looked < LANES and redis.call('LRANGE', P .. 'r:' .. of .. ':' .. s, 0, LANES - looked - 1) or {}) do
+        local l = lane_key(of, s, b)
+        if l ~= lane then n = n + math.min(each, redis.call('LLEN', l .. ':n') + redis.call('LLEN', l .. ':d')) end
+        looked = looked + 1
+      end
     end
   end
+  if each == math.huge then return all end
+  if lanes > looked then n = math.min(all, n * lanes / looked) end
   return n
 end
 local same = before + share(kind, before)

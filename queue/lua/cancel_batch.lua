@@ -18,6 +18,7 @@ for _, which in ipairs({':d', ':n'}) do
   local entries = redis.call('LPOP', lane .. which, 200)
   if entries and #entries > 0 then
     local ended = 0
+    if not redis.call('ZSCORE', P .. 'due', 'b:' .. id) then wait_in(b[2], b[3], -#entries) end
     for _, entry in ipairs(entries) do
       local parts = split(entry, ':')
       local r, newer = load(parts[1])

@@ -13,12 +13,14 @@ if not room_for(b[3], tonumber(b[2]), tonumber(ARGV[9])) then return {'crowded'}
 redis.call('HSET', P .. 'b:' .. id, 'state', 'committed', 'shares', b[2])
 if ARGV[8] ~= '' then redis.call('HSET', P .. 'b:' .. id, 'refused', ARGV[8]) end
 redis.call('ZREM', P .. 'staged', id)
-redis.call('HINCRBY', P .. 'counts', 'open:' .. b[3], b[2])
+tally('open:' .. b[3], tonumber(b[2]))
 if ARGV[3] ~= '' then redis.call('SET', P .. 'i:' .. ARGV[3], id .. '\t' .. ARGV[4], 'PX', ARGV[5]) end
 if tonumber(ARGV[6]) > now then
   await('b:' .. id, tonumber(ARGV[6]))
 else
   activate(b[3], b[4], id)
+  wait_in(b[3], b[4], tonumber(b[2]))
   flag_for(b[4], b[3], now)
 end
+flush(now, math.huge)
 return {'accepted', id}

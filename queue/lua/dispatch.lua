@@ -26,8 +26,10 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', int(now)
     keep_aside(provider, rest, now)
   elseif what == 'b' then
     local b = redis.call('HMGET', P .. 'b:' .. rest, 'kind', 'sender')
-    if b[1] and redis.call('EXISTS', lane_key(b[1], b[2], rest) .. ':n') == 1 then
+    local n = b[1] and redis.call('LLEN', lane_key(b[1], b[2], rest) .. ':n') or 0
+    if n > 0 then
       activate(b[1], b[2], rest)
+      wait_in(b[1], b[2], n)
       if provider then list(key_of(provider, b[2])) end
     end
   else
@@ -42,6 +44,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', P .. 'due', '-inf', int(now)
     end
   end
 end
+flush(now, math.huge)
 local first = redis.call('ZRANGE', P .. 'due', 0, 0, 'WITHSCORES')
 if first[2] then answer[1] = math.max(0, tonumber(first[2]) - now) end
 if not provider then return answer end

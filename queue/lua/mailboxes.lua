@@ -41,10 +41,7 @@ for _, key in ipairs(keys) do
   for _, kind in ipairs({'a', 'r', 's'}) do
     local n = 0
     for _, sender in ipairs(senders or redis.call('LRANGE', P .. 's:' .. kind, 0, -1)) do
-      for _, batch in ipairs(redis.call('LRANGE', P .. 'r:' .. kind .. ':' .. sender, 0, -1)) do
-        local lane = lane_key(kind, sender, batch)
-        n = n + redis.call('LLEN', lane .. ':n') + redis.call('LLEN', lane .. ':d')
-      end
+      n = n + (tonumber(redis.call('HGET', P .. 'backlog', kind .. ':' .. sender)) or 0)
     end
     answer[#answer + 1] = int(n)
   end

@@ -51,6 +51,7 @@ local function take(kind, senders)
     local place = {kind = kind, sender = lane.sender, batch = lane.batch, ring = lane.ring, list = lane.name .. (which == 'due' and ':d' or ':n')}
     local entry = redis.call('LPOP', place.list)
     lane[which] = lane[which] - 1
+    if entry then wait_in(kind, lane.sender, -1) end
     if not entry or lane.due + lane.new <= 0 then
       empty(place)
       alone = {}
@@ -78,6 +79,7 @@ local function take(kind, senders)
       place.list = lane .. ':n'
       entry = redis.call('LPOP', place.list)
     end
+    if entry then wait_in(kind, sender, -1) end
     if redis.call('EXISTS', lane .. ':d', lane .. ':n') > 0 then return entry, place end
     alone = {}
   end
@@ -88,6 +90,7 @@ end
 -- untake puts an entry back where it was, and the rings as they were.
 local function untake(entry, place, key)
   redis.call('LPUSH', place.list, entry)
+  wait_in(place.kind, place.sender, 1)
   alone = {}
   if place.gone then
     redis.call('LPUSH', place.ring, place.batch)

@@ -58,6 +58,23 @@ end
 -- not set aside.
 local function lane_key(kind, sender, batch) return P .. 'l:' .. kind .. ':' .. sender .. ':' .. batch end
 
+-- What many messages of one run change is written once, by flush, which every script calls that moves or ends messages. moves is how
+-- much has changed: whoever counts anew goes by it (repair.go).
+local tallies, waits, shares, unreferred, finished, moves = {}, {}, {}, {}, {}, 0
+
+-- tally adds to a total of the installation.
+local function tally(field, n)
+  tallies[field] = (tallies[field] or 0) + n
+  moves = moves + math.abs(n)
+end
+
+-- wait_in adds to what lanes of a sender and kind hold that stand in a ring, or would if he were not set aside: P.."backlog".
+local function wait_in(kind, sender, n)
+  local field = kind .. ':' .. sender
+  waits[field] = (waits[field] or 0) + n
+  moves = moves + math.abs(n)
+end
+
 -- pushed counts what was put into lanes, or into rings, in this run.
 local pushed = 0
 
@@ -67,6 +84,7 @@ local function out_of_rings(sender)
   return redis.call('SISMEMBER', P .. 'aside', sender) == 1 and redis.call('ZSCORE', P .. 'due', 's:' .. sender)
 end
 
+-- activate puts a lane into its ring.
 local function activate(kind, sender, batch)
   if redis.call('RPUSH', P .. 'r:' .. kind .. ':' .. sender, batch) == 1 and not out_of_rings(sender) then
     redis.call('RPUSH', P .. 's:' .. kind, sender)
@@ -102,6 +120,7 @@ local function push(kind, sender, batch, which, entry, front)
   local lane = lane_key(kind, sender, batch)
   local n = redis.call(front and 'LPUSH' or 'RPUSH', lane .. ':' .. which, entry)
   pushed = pushed + 1
+  wait_in(kind, sender, 1)
   if n == 1 and redis.call('EXISTS', lane .. (which == 'n' and ':d' or ':n')) == 0 then
     activate(kind, sender, batch)
   end
@@ -145,12 +164,6 @@ local function refer(refs)
     redis.call('ZREM', P .. 'contents', ids[i])
   end
 end
-
--- What many messages of one run change is written once, by flush, which every script calls that ends messages.
-local tallies, shares, unreferred, finished = {}, {}, {}, {}
-
--- tally adds to a total of the installation.
-local function tally(field, n) tallies[field] = (tallies[field] or 0) + n end
 
 -- remember files what is over, oldest first.
 local function remember(entry) finished[#finished + 1] = entry end
@@ -196,13 +209,17 @@ local function flush(now, max)
     end
   end
   for field, n in pairs(tallies) do redis.call('HINCRBY', P .. 'counts', field, n) end
+  for field, n in pairs(waits) do
+    if n ~= 0 and redis.call('HINCRBY', P .. 'backlog', field, n) <= 0 then redis.call('HDEL', P .. 'backlog', field) end
+  end
+  if moves > 0 then redis.call('HINCRBY', P .. 'counts', 'moves', moves) end
   if #finished > 0 then
     local n = redis.call('RPUSH', P .. 'finished', unpack(finished))
     for _ = 1, math.min(n - max, #finished + 8) do
       redis.call('UNLINK', P .. redis.call('LPOP', P .. 'finished'))
     end
   end
-  shares, tallies, unreferred, finished = {}, {}, {}, {}
+  tallies, waits, shares, unreferred, finished, moves = {}, {}, {}, {}, {}, 0
 end
 
 -- finish ends a record that is open (queued or sending): it keeps its head, its metadata and its last attempt, without when
@@ -281,6 +298,7 @@ end
 local function reserve(bytes, max)
   if (tonumber(redis.call('HGET', P .. 'counts', 'content_bytes')) or 0) + bytes > max then return false end
   redis.call('HINCRBY', P .. 'counts', 'content_bytes', bytes)
+  redis.call('HINCRBY', P .. 'counts', 'moves', 1)
   return true
 end
 
