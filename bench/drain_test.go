@@ -202,6 +202,16 @@ func scripts(t *testing.T, g prometheus.Gatherer) float64 {
 	return sum
 }
 
+// measured starts a Redis that syncs its file each second, as those for real do.
+func measured(t *testing.T) *queuetest.Redis {
+	t.Helper()
+	r := queuetest.Start(t)
+	if err := r.Client.ConfigSet(t.Context(), "appendfsync", "everysec").Err(); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 // TestDrain measures what a mail costs, beside what it stands on: all in one run, so that only the ratios count. Everything is
 // measured several times, in turns, and the best of each counts: what else runs on a machine only ever makes a run slower.
 func TestDrain(t *testing.T) {
@@ -210,11 +220,11 @@ func TestDrain(t *testing.T) {
 	for _, concurrency := range []int{10, 50} {
 		var one, three, source, nothing, smtp drained
 		for range size(5, 1) {
-			one.better(bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"mail": 1}))
-			three.better(bareAsynq(t, queuetest.Start(t), n, concurrency, map[string]int{"alert": 6, "report": 3, "subscription": 1}))
+			one.better(bareAsynq(t, measured(t), n, concurrency, map[string]int{"mail": 1}))
+			three.better(bareAsynq(t, measured(t), n, concurrency, map[string]int{"alert": 6, "report": 3, "subscription": 1}))
 			source.better(drained{perSecond: smtpSource(t, address, n, concurrency)})
-			nothing.better(drain(t, queuetest.Start(t), null{}, n, concurrency))
-			smtp.better(drain(t, queuetest.Start(t), smtpTo(t, address, concurrency), n, concurrency))
+			nothing.better(drain(t, measured(t), null{}, n, concurrency))
+			smtp.better(drain(t, measured(t), smtpTo(t, address, concurrency), n, concurrency))
 		}
 		t.Logf("%d mails, %d connections:", n, concurrency)
 		t.Logf("  %-46s %9s  %5s  %5s  %5s  %7s %7s", "", "", "/three", "/one", "/source", "CPU own", "Redis")

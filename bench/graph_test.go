@@ -342,16 +342,18 @@ func TestALargeAttachmentGoesByGraph(t *testing.T) {
 }
 
 // peak is the most memory that a process has had so far, in bytes (proc(5): VmHWM).
-func (p *postroom) peak() int {
+func (p *postroom) peak() int { return p.memory("VmHWM:") }
+
+func (p *postroom) memory(which string) int {
 	p.t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.command.Process.Pid))
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	_, rest, _ := strings.Cut(string(status), which)
 	fields := strings.Fields(rest)
 	if len(fields) < 2 || fields[1] != "kB" {
-		p.t.Fatal("the process has no VmHWM")
+		p.t.Fatal("the process has no " + which)
 	}
 	n, err := strconv.Atoi(fields[0])
 	if err != nil {

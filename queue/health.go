@@ -53,14 +53,14 @@ func (w *WorkerStatus) CanSend(version string) bool { return w.Version == versio
 
 // Workers lists the processes that take part in sending, by id.
 func (q *Queue) Workers(ctx context.Context) ([]WorkerStatus, error) {
-	told, err := q.redis.HGetAll(ctx, q.key("sends")).Result()
+	told, err := q.run(ctx, "workers", leaseTime.Milliseconds()).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("queue: workers: %w", err)
 	}
 	var all []WorkerStatus
-	for id, state := range told {
-		f := append(strings.Split(state, "\t"), "", "")
-		all = append(all, WorkerStatus{ID: id, Version: f[0], Host: f[1], Fault: f[2]})
+	for worker := range slices.Chunk(told, 2) {
+		f := append(strings.Split(worker[1], "\t"), "", "")
+		all = append(all, WorkerStatus{ID: worker[0], Version: f[0], Host: f[1], Fault: f[2]})
 	}
 	slices.SortFunc(all, func(a, b WorkerStatus) int { return cmp.Compare(a.ID, b.ID) })
 	return all, nil
@@ -81,7 +81,7 @@ func (q *Queue) Health(ctx context.Context) (*Health, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := q.state(ctx, "")
+	s, err := q.state(ctx, "", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -136,36 +136,13 @@ func healthOf(p *Provider, workers []WorkerStatus, counts *Counts, s *state) *He
 	return h
 }
 
-// Metrics of the provider, the same from every process:
-//
-//	postroom_provider_healthy     1 while mail goes, 0.5 while some does not (a mailbox is held), 0 while none does; alert on 0
-//	postroom_provider_info{kind}  1 for the kind of the active provider (none, smtp, microsoft365), 0 for the others
+// Metrics of the provider.
 var (
 	healthyDesc = prometheus.NewDesc("postroom_provider_healthy",
 		"1 while the provider takes mail, 0.5 while some of it does not go, 0 while none does. The same from every process.", nil, nil)
 	providerDesc = prometheus.NewDesc("postroom_provider_info",
-		"1 for the kind of the active provider. The same from every process.", []string{"kind"}, nil)
+		"1 for the kind of the active provider, 0 for the others. The same from every process.", []string{"kind"}, nil)
 )
 
 // providerKinds are the values of the label kind.
 var providerKinds = []string{NoProvider, "smtp", "microsoft365"}
-
-func (c collector) collectProvider(ctx context.Context, counts *Counts, s *state, gauge func(*prometheus.Desc, float64, ...string)) {
-	p, err := c.q.Provider(ctx)
-	if err == nil {
-		var workers []WorkerStatus
-		if workers, err = c.q.Workers(ctx); err == nil {
-			gauge(healthyDesc, map[HealthState]float64{Healthy: 1, Degraded: 0.5}[healthOf(p, workers, counts, s).State])
-			for _, kind := range providerKinds {
-				is := 0.0
-				if kind == p.Kind {
-					is = 1
-				}
-				gauge(providerDesc, is, kind)
-			}
-		}
-	}
-	if err != nil {
-		c.q.log.Warn("metrics of the provider can't be read", "error", err)
-	}
-}

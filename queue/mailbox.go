@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -107,7 +108,7 @@ type state struct {
 
 // Mailboxes lists the limit keys that have mail or had some lately, by name. It is empty while no provider is active.
 func (q *Queue) Mailboxes(ctx context.Context) ([]*Mailbox, error) {
-	s, err := q.state(ctx, "")
+	s, err := q.state(ctx, "", everyone)
 	if err != nil {
 		return nil, err
 	}
@@ -119,14 +120,14 @@ func (q *Queue) Mailboxes(ctx context.Context) ([]*Mailbox, error) {
 func (q *Queue) Mailbox(ctx context.Context, key string) (*Mailbox, error) {
 	key = strings.ToLower(key)
 	// All of them, since they share the provider's limits.
-	s, err := q.state(ctx, "")
+	s, err := q.state(ctx, "", everyone)
 	if err != nil {
 		return nil, err
 	}
 	if i := slices.IndexFunc(s.mailboxes, func(m *Mailbox) bool { return m.Key == key }); i >= 0 {
 		return s.mailboxes[i], nil
 	}
-	if s, err = q.state(ctx, key); err != nil {
+	if s, err = q.state(ctx, key, everyone); err != nil {
 		return nil, err
 	}
 	if len(s.mailboxes) == 0 {
@@ -141,12 +142,16 @@ const (
 	stateFields   = 17
 )
 
-func (q *Queue) state(ctx context.Context, key string) (*state, error) {
+// everyone, as a number of mailboxes, stands for all.
+const everyone = math.MaxInt
+
+// state reads the state of one key, or of all (""), with the books of at most so many, those with the longest backlog.
+func (q *Queue) state(ctx context.Context, key string, books int) (*state, error) {
 	values, err := q.run(ctx, "mailboxes", key).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("queue: mailboxes: %w", err)
 	}
-	s := &state{now: unixMilli(values[0]), books: map[string][]throttle.Window{}}
+	s := &state{now: unixMilli(values[0])}
 	if len(values) < stateFields {
 		return s, nil
 	}
@@ -161,9 +166,11 @@ func (q *Queue) state(ctx context.Context, key string) (*state, error) {
 		return nil, err
 	}
 	s.hold, s.pause = holdOf(values[7:], s.now, true, true)
-	if s.allBooks, err = throttle.Read(ctx, q.redis, q.prefix, Everything, s.all); err != nil {
+	all, err := throttle.Read(ctx, q.redis, q.prefix, []string{Everything}, s.all)
+	if err != nil {
 		return nil, err
 	}
+	s.allBooks = all[Everything]
 	for rest := values[stateFields:]; len(rest) >= mailboxFields; rest = rest[mailboxFields:] {
 		m := &Mailbox{Key: rest[0], Units: atoi(rest[4]), Concurrency: s.concurrency, flow: parseFlow(rest[14]),
 			Backlog: map[mail.Kind]int{mail.Alert: atoi(rest[1]), mail.Report: atoi(rest[2]), mail.Subscription: atoi(rest[3])}}
@@ -177,12 +184,17 @@ func (q *Queue) state(ctx context.Context, key string) (*state, error) {
 		if s.pause != nil && (m.Pause == nil || s.pause.Until.After(m.Pause.Until)) {
 			m.Pause = s.pause
 		}
-		if m.Account == "" {
-			if s.books[m.Key], err = throttle.Read(ctx, q.redis, q.prefix, m.Key, s.limits); err != nil {
-				return nil, err
-			}
-		}
 		s.mailboxes = append(s.mailboxes, m)
+	}
+	slices.SortStableFunc(s.mailboxes, func(a, b *Mailbox) int { return cmp.Compare(b.Waiting(), a.Waiting()) })
+	var scopes []string
+	for _, m := range s.mailboxes[:min(books, len(s.mailboxes))] {
+		if m.Account == "" {
+			scopes = append(scopes, m.Key)
+		}
+	}
+	if s.books, err = throttle.Read(ctx, q.redis, q.prefix, scopes, s.limits); err != nil {
+		return nil, err
 	}
 	slices.SortFunc(s.mailboxes, func(a, b *Mailbox) int { return cmp.Compare(a.Key, b.Key) })
 	for _, m := range s.mailboxes {

@@ -3,6 +3,7 @@ package queue
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -12,89 +13,69 @@ import (
 // Metrics of mailboxes. The label mailbox is a limit key: a sender of ours, never a recipient, or the account that sends for
 // all; "other" is everything beyond Options.MailboxMetrics. limit is a throttle.Name; the provider's own limits have the
 // mailbox "*".
-//
-//	postroom_mailbox_limit_used_ratio{mailbox,limit}  how much of a limit is used, 0 to 1
-//	postroom_mailbox_backlog{mailbox}                 messages that go as soon as their turn comes
-//	postroom_mailbox_drain_seconds{mailbox}           forecast of when the backlog will be through; absent while unknown; alert on
-//	                                                  more than your mail may take
-//	postroom_mailbox_held{mailbox,reason}             1 while it is held; reason: throttled, configuration, unreachable, paused;
-//	                                                  alert on configuration at once, on the others after a while
 var (
 	usedDesc = prometheus.NewDesc("postroom_mailbox_limit_used_ratio",
-		"Share of a limit that is used. The same from every process.", []string{"mailbox", "limit"}, nil)
+		"Share of a limit that is used, 0 to 1. The same from every process.", []string{"mailbox", "limit"}, nil)
 	backlogDesc = prometheus.NewDesc("postroom_mailbox_backlog",
-		"Messages of a mailbox that go as soon as their turn comes. The same from every process.", []string{"mailbox"}, nil)
+		"Messages of a mailbox that go as soon as their turn comes, not those that wait for a time. The same from every process.", []string{"mailbox"}, nil)
 	drainDesc = prometheus.NewDesc("postroom_mailbox_drain_seconds",
-		"Forecast of the time until a mailbox's backlog is through. The same from every process.", []string{"mailbox"}, nil)
+		"Forecast of the time until a mailbox's backlog is through; absent while unknown. The same from every process.", []string{"mailbox"}, nil)
 	heldDesc = prometheus.NewDesc("postroom_mailbox_held",
-		"1 while nothing of a mailbox goes, by why. The same from every process.", []string{"mailbox", "reason"}, nil)
-	mailboxDescs = []*prometheus.Desc{usedDesc, backlogDesc, drainDesc, heldDesc, healthyDesc, providerDesc}
+		"1 while nothing of a mailbox goes: throttled (it was too fast), configuration (credentials, permission or mailbox are wrong), unreachable, paused. The same from every process.", []string{"mailbox", "reason"}, nil)
+	mailboxDescs = []*prometheus.Desc{usedDesc, backlogDesc, drainDesc, heldDesc}
 )
 
 // holdReasons are the values of the label reason.
 var holdReasons = []string{"throttled", "configuration", "unreachable", "paused"}
 
-// others gathers the mailboxes beyond the bound.
-type others struct {
-	backlog int
-	used    map[throttle.Name]float64
-	drain   float64
-	held    map[string]float64
-}
-
 // collectMailboxes exports the metrics of mailboxes.
-func (c collector) collectMailboxes(s *state, gauge func(*prometheus.Desc, float64, ...string)) {
+func (c collector) collectMailboxes(s *state, g gauges) {
 	for _, w := range s.allBooks {
-		gauge(usedDesc, ratio(w.Use(s.now)), Everything, string(w.Limit.Name))
+		g.set(usedDesc, ratio(w.Use(s.now)), Everything, string(w.Limit.Name))
 	}
 	shown := slices.Clone(s.mailboxes)
 	slices.SortStableFunc(shown, func(a, b *Mailbox) int { return cmp.Compare(b.Waiting(), a.Waiting()) })
-	rest := others{used: map[throttle.Name]float64{}, held: map[string]float64{}}
-	for i, m := range shown {
-		drain := 0.0
-		if !m.Through.IsZero() {
-			drain = max(0, m.Through.Sub(s.now).Seconds())
-		}
-		known := m.Waiting() == 0 || !m.Through.IsZero()
-		held := heldBy(m)
-		if i >= c.q.options.MailboxMetrics {
-			rest.backlog += m.Waiting()
-			rest.drain = max(rest.drain, drain)
-			for _, l := range m.Limits {
-				if !l.All {
-					rest.used[l.Name] = max(rest.used[l.Name], ratio(l.Use))
-				}
-			}
-			for reason, is := range held {
-				rest.held[reason] = max(rest.held[reason], is)
-			}
-			continue
-		}
-		gauge(backlogDesc, float64(m.Waiting()), m.Key)
-		if known {
-			gauge(drainDesc, drain, m.Key)
+	rest := shown[min(len(shown), c.q.options.MailboxMetrics):]
+	for _, m := range shown[:len(shown)-len(rest)] {
+		g.set(backlogDesc, float64(m.Waiting()), m.Key)
+		if through, known := m.drain(s.now); known {
+			g.set(drainDesc, through, m.Key)
 		}
 		for _, l := range m.Limits {
 			if !l.All {
-				gauge(usedDesc, ratio(l.Use), m.Key, string(l.Name))
+				g.set(usedDesc, ratio(l.Use), m.Key, string(l.Name))
 			}
 		}
 		for _, reason := range holdReasons {
-			gauge(heldDesc, held[reason], m.Key, reason)
+			g.set(heldDesc, heldBy(m)[reason], m.Key, reason)
 		}
 	}
-	if len(shown) <= c.q.options.MailboxMetrics {
+	if len(rest) == 0 {
 		return
 	}
 	const other = "other"
-	gauge(backlogDesc, float64(rest.backlog), other)
-	gauge(drainDesc, rest.drain, other)
-	for name, used := range rest.used {
-		gauge(usedDesc, used, other, string(name))
+	backlog, drain, held := 0, 0.0, map[string]float64{}
+	for _, m := range rest {
+		backlog += m.Waiting()
+		through, _ := m.drain(s.now)
+		drain = max(drain, through)
+		for reason, is := range heldBy(m) {
+			held[reason] = max(held[reason], is)
+		}
 	}
+	g.set(backlogDesc, float64(backlog), other)
+	g.set(drainDesc, drain, other)
 	for _, reason := range holdReasons {
-		gauge(heldDesc, rest.held[reason], other, reason)
+		g.set(heldDesc, held[reason], other, reason)
 	}
+}
+
+// drain gives the seconds until a mailbox's backlog is through, and whether anything is known of that.
+func (m *Mailbox) drain(now time.Time) (seconds float64, known bool) {
+	if m.Through.IsZero() {
+		return 0, m.Waiting() == 0
+	}
+	return max(0, m.Through.Sub(now).Seconds()), true
 }
 
 func ratio(u throttle.Use) float64 { return float64(u.Used) / float64(max(u.Max, 1)) }

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,25 +11,11 @@ import (
 	"github.com/postroom/postroom/throttle"
 )
 
-// metrics of the queue. Each belongs to this process; sums over processes are right.
+// metrics of the queue; deploy/METRICS.md describes them. Each belongs to this process; sums over processes are right.
 type metrics struct {
-	// accepted: postroom_messages_accepted_total{kind}.
-	accepted *prometheus.CounterVec
-	// finished: postroom_messages_finished_total{kind,result}; result: delivered, failed, expired, cancelled.
-	finished *prometheus.CounterVec
-	// repairs: postroom_repairs_total{what}: attempt (of a dead worker or past its deadline), turn (a unit taken back from a
-	// dead worker), task (a turn whose task was gone), staged (a batch that was never committed), failed_dropped (a failed
-	// message kept for as long as it is to be kept). Alert when attempt or task keep growing.
-	repairs *prometheus.CounterVec
-	// stale: postroom_stale_entries_total: entries of the backlog that their record no longer backs. They cost nothing.
-	stale prometheus.Counter
-	// turns: postroom_turns_total{end}: idle (no work), over (its time was up), held, limited, version, shrunk, stale, stopped.
-	turns *prometheus.CounterVec
-	// waits: postroom_limit_wait_seconds{limit}: each time a limit was used up while mail waited, how long until it has room
-	// again. limit: messages, requests, recipients, upload_bytes.
-	waits *prometheus.HistogramVec
-	// scripts: postroom_redis_scripts_total{script}: calls of each of our scripts.
-	scripts *prometheus.CounterVec
+	accepted, finished, repairs, turns, scripts *prometheus.CounterVec
+	stale                                       prometheus.Counter
+	waits                                       *prometheus.HistogramVec
 }
 
 func newMetrics() *metrics {
@@ -37,23 +24,25 @@ func newMetrics() *metrics {
 			Name: "postroom_messages_accepted_total", Help: "Messages accepted for delivery.",
 		}, []string{"kind"}),
 		finished: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "postroom_messages_finished_total", Help: "Messages that ended, by how.",
+			Name: "postroom_messages_finished_total", Help: "Messages that ended, by how. One that is requeued ends again.",
 		}, []string{"kind", "result"}),
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "postroom_repairs_total", Help: "What the sweep put right after a process died or lost Redis.",
+			Name: "postroom_repairs_total", Help: "What was put right: attempt (ended for a worker that died, or past its deadline), turn (a unit of a dead worker), " +
+				"task (a turn whose task was gone), staged (accepting that was not finished), failed_dropped (failed mail kept for its time).",
 		}, []string{"what"}),
 		stale: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "postroom_stale_entries_total", Help: "Backlog entries dropped because the message's record no longer backs them.",
+			Name: "postroom_stale_entries_total", Help: "Entries of the backlog dropped as their message no longer waits, such as those of cancelled mail. They cost nothing.",
 		}),
 		turns: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "postroom_turns_total", Help: "Turns ended, by why.",
+			Name: "postroom_turns_total", Help: "Turns ended: idle (no mail left), over (their 10 s were up), held, limited (by a limit), version (other settings), " +
+				"shrunk (less concurrency), stale (given away meanwhile), stopped (the process ends).",
 		}, []string{"end"}),
 		waits: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "postroom_limit_wait_seconds", Help: "Time until a limit that was used up while mail waited has room again.",
+			Name: "postroom_limit_wait_seconds", Help: "Each time a limit was used up while mail waited: how long until it has room again.",
 			Buckets: []float64{.1, 1, 5, 15, 60, 300, 1800, 7200, 43200},
 		}, []string{"limit"}),
 		scripts: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "postroom_redis_scripts_total", Help: "Redis scripts called, by name.",
+			Name: "postroom_redis_scripts_total", Help: "Calls of our Redis scripts.",
 		}, []string{"script"}),
 	}
 	for _, k := range mail.Kinds() {
@@ -83,81 +72,139 @@ func (m *metrics) register(r prometheus.Registerer) {
 	}
 }
 
-// Collector exports what belongs to the whole installation and is the same from every process:
-// postroom_messages{kind,state} (state: open, failed), postroom_failed_messages{class}, postroom_content_bytes and
-// postroom_oldest_message_age_seconds{kind} (of mail that may go now; 0 if there is none; alert when alerts are older than
-// minutes); and for each mailbox what mailboxMetrics lists. It reads Redis at each scrape, at a cost that does not grow with
-// the backlog; while Redis is away these are absent.
+// Collector exports what belongs to the whole installation and is the same from every process: take the greatest of what processes say,
+// never the sum. It reads Redis at each scrape, at a cost that does not grow with the backlog. While Redis is away there is
+// postroom_redis_up alone.
 func (q *Queue) Collector() prometheus.Collector { return collector{q} }
 
 type collector struct{ q *Queue }
 
 var (
 	messagesDesc = prometheus.NewDesc("postroom_messages",
-		"Messages in the installation: open (waiting or being sent) and failed. The same from every process.", []string{"kind", "state"}, nil)
+		"Messages of the installation: open (waiting or being sent) and failed. The same from every process.", []string{"kind", "state"}, nil)
+	messagesMaxDesc = prometheus.NewDesc("postroom_messages_max",
+		"Open messages beyond which new ones are refused (accept.backlog_max); 0: no bound.", nil, nil)
 	failedDesc = prometheus.NewDesc("postroom_failed_messages",
 		"Messages in the failed store, by the class of their last attempt. The same from every process.", []string{"class"}, nil)
 	oldestDesc = prometheus.NewDesc("postroom_oldest_message_age_seconds",
-		"Age of the longest waiting message that may go now, since it was accepted. The same from every process.", []string{"kind"}, nil)
+		"Age of the longest waiting message that may go now, since it was accepted; 0 if there is none. The same from every process.",
+		[]string{"kind"}, nil)
 	contentDesc = prometheus.NewDesc("postroom_content_bytes",
 		"Content (bodies and attachments) in Redis. The same from every process.", nil, nil)
+	contentMaxDesc = prometheus.NewDesc("postroom_content_max_bytes",
+		"Content beyond which new mail is refused (content.max_bytes).", nil, nil)
+	workersDesc = prometheus.NewDesc("postroom_workers",
+		"Processes that take part in sending. The same from every process.", nil, nil)
+	unableDesc = prometheus.NewDesc("postroom_workers_unable",
+		"Of these, the ones that can't load the settings of the active provider, and send nothing. The same from every process.", nil, nil)
+	pausedDesc = prometheus.NewDesc("postroom_paused",
+		"1 while somebody has paused everything. The same from every process.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (collector) Describe(out chan<- *prometheus.Desc) {
-	out <- messagesDesc
-	out <- failedDesc
-	out <- contentDesc
-	out <- oldestDesc
-	for _, d := range mailboxDescs {
-		out <- d
+	for _, all := range [][]*prometheus.Desc{{messagesDesc, messagesMaxDesc, failedDesc, oldestDesc, contentDesc, contentMaxDesc,
+		workersDesc, unableDesc, pausedDesc, healthyDesc, providerDesc}, mailboxDescs, redisDescs} {
+		for _, d := range all {
+			out <- d
+		}
 	}
 }
 
 // oldestLanes bounds what is looked at for postroom_oldest_message_age_seconds.
 const oldestLanes = 100
 
+// scrapeTime bounds how long a scrape waits for Redis.
+const scrapeTime = 2 * time.Second
+
 // Collect implements prometheus.Collector.
 func (c collector) Collect(out chan<- prometheus.Metric) {
-	ctx, cancel := contextForScrape()
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
 	defer cancel()
-	counts, err := c.q.Counts(ctx)
-	if err != nil {
+	g := gauges{out}
+	g.set(messagesMaxDesc, float64(c.q.options.BacklogMax))
+	g.set(contentMaxDesc, float64(c.q.options.ContentMaxBytes))
+	up := 1.0
+	if err := c.collect(ctx, g); err != nil {
+		up = 0
 		c.q.log.Warn("metrics of the installation can't be read", "error", err)
-		return
 	}
-	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
-		out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
-	}
-	for _, k := range mail.Kinds() {
-		gauge(messagesDesc, float64(counts.Open[k]), string(k), "open")
-		gauge(messagesDesc, float64(counts.Failed[k]), string(k), "failed")
-	}
-	for _, class := range mail.Classes() {
-		gauge(failedDesc, float64(counts.FailedByClass[class]), class.String())
-	}
-	gauge(contentDesc, float64(counts.ContentBytes))
-	heads, err := c.q.run(ctx, "oldest", oldestLanes).StringSlice()
-	if err != nil || len(heads) != len(mail.Kinds()) {
-		c.q.log.Warn("the age of the oldest message can't be read", "error", err)
-		return
-	}
-	for i, k := range mail.Kinds() {
-		age := 0.0
-		if heads[i] != "" {
-			age = max(0, time.Since(acceptedAt(heads[i])).Seconds())
-		}
-		gauge(oldestDesc, age, string(k))
-	}
-	s, err := c.q.state(ctx, "")
-	if err != nil {
-		c.q.log.Warn("metrics of mailboxes can't be read", "error", err)
-		return
-	}
-	c.collectMailboxes(s, gauge)
-	c.collectProvider(ctx, counts, s, gauge)
+	g.set(redisUpDesc, up)
 }
 
-func contextForScrape() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.Background(), 2*time.Second)
+// gauges are where values of the installation go.
+type gauges struct{ out chan<- prometheus.Metric }
+
+func (g gauges) set(d *prometheus.Desc, v float64, labels ...string) {
+	g.out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (c collector) collect(ctx context.Context, g gauges) error {
+	began := time.Now()
+	counts, err := c.q.Counts(ctx)
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	heads, err := c.q.run(ctx, "oldest", oldestLanes).StringSlice()
+	if err != nil {
+		return fmt.Errorf("queue: oldest: %w", err)
+	}
+	s, err := c.q.state(ctx, "", c.q.options.MailboxMetrics)
+	if err != nil {
+		return err
+	}
+	p, err := c.q.Provider(ctx)
+	if err != nil {
+		return err
+	}
+	workers, err := c.q.Workers(ctx)
+	if err != nil {
+		return err
+	}
+	pause, err := c.q.PauseOfEverything(ctx) // also without a provider, when s is empty
+	if err != nil {
+		return err
+	}
+	server, err := c.q.server(ctx)
+	if err != nil {
+		return err
+	}
+
+	for i, k := range mail.Kinds() {
+		g.set(messagesDesc, float64(counts.Open[k]), string(k), "open")
+		g.set(messagesDesc, float64(counts.Failed[k]), string(k), "failed")
+		age := 0.0
+		if heads[i] != "" {
+			age = max(0, s.now.Sub(acceptedAt(heads[i])).Seconds())
+		}
+		g.set(oldestDesc, age, string(k))
+	}
+	for _, class := range mail.Classes() {
+		g.set(failedDesc, float64(counts.FailedByClass[class]), class.String())
+	}
+	g.set(contentDesc, float64(counts.ContentBytes))
+	unable := 0
+	for i := range workers {
+		if workers[i].Fault != "" {
+			unable++
+		}
+	}
+	g.set(workersDesc, float64(len(workers)))
+	g.set(unableDesc, float64(unable))
+	g.set(pausedDesc, one(pause != nil))
+	g.set(healthyDesc, map[HealthState]float64{Healthy: 1, Degraded: 0.5}[healthOf(p, workers, counts, s).State])
+	for _, kind := range providerKinds {
+		g.set(providerDesc, one(kind == p.Kind), kind)
+	}
+	c.collectMailboxes(s, g)
+	server.collect(g, took)
+	return nil
+}
+
+func one(is bool) float64 {
+	if is {
+		return 1
+	}
+	return 0
 }

@@ -141,7 +141,7 @@ func (q *Queue) recentState(ctx context.Context) (*state, error) {
 	if r.state != nil && time.Since(r.read) < r.lasts {
 		return r.state, nil
 	}
-	s, err := q.state(ctx, "")
+	s, err := q.state(ctx, "", everyone)
 	if err != nil {
 		return nil, err
 	}

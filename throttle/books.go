@@ -5,6 +5,7 @@ import (
 	_ "embed" // for books.lua
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -19,38 +20,48 @@ var Books string
 // Provider is the scope of the whole provider's limits; every other scope is a limit key.
 const Provider = "*"
 
-// Read reads the books of a scope as one moment had them, in one round trip, for people and for Forecast: a window for each
-// limit, in their order. prefix is that of all our keys, such as "{postroom}:".
-func Read(ctx context.Context, server redis.UniversalClient, prefix, scope string, limits []Limit) ([]Window, error) {
+// scopesAtOnce is of how many scopes the books are read in one round trip: at most some 16 KB for each.
+const scopesAtOnce = 50
+
+// Read reads the books of scopes, those of one scope as one moment had them, for people and for Forecast: a window for each limit, in
+// their order. It takes a round trip for 50 scopes. prefix is that of all our keys, such as "{postroom}:".
+func Read(ctx context.Context, server redis.UniversalClient, prefix string, scopes []string, limits []Limit) (map[string][]Window, error) {
+	books := make(map[string][]Window, len(scopes))
 	if len(limits) == 0 {
-		return nil, nil
+		return books, nil
 	}
-	key := prefix + "w:" + scope
 	fields := make([]string, len(limits))
-	older := make([]*redis.StringSliceCmd, len(limits))
-	var newest *redis.SliceCmd
-	_, err := server.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		for i, l := range limits {
-			fields[i] = string(l.Name)
-			older[i] = p.LRange(ctx, key+":"+string(l.Name), 0, -1)
-		}
-		newest = p.HMGet(ctx, key, fields...)
-		return nil
-	})
-	if err != nil {
-		return nil, fmt.Errorf("throttle: read the books: %w", err)
-	}
-	windows := make([]Window, len(limits))
 	for i, l := range limits {
-		book, _ := newest.Val()[i].(string) // no book: ""
-		w, err := window(book, older[i].Val())
-		if err != nil {
-			return nil, fmt.Errorf("throttle: read the books of %s: %w", l.Name, err)
-		}
-		w.Limit = l
-		windows[i] = w
+		fields[i] = string(l.Name)
 	}
-	return windows, nil
+	for some := range slices.Chunk(scopes, scopesAtOnce) {
+		older, newest := make([][]*redis.StringSliceCmd, len(some)), make([]*redis.SliceCmd, len(some))
+		_, err := server.TxPipelined(ctx, func(p redis.Pipeliner) error {
+			for i, scope := range some {
+				key := prefix + "w:" + scope
+				for _, field := range fields {
+					older[i] = append(older[i], p.LRange(ctx, key+":"+field, 0, -1))
+				}
+				newest[i] = p.HMGet(ctx, key, fields...)
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("throttle: read the books: %w", err)
+		}
+		for i, scope := range some {
+			for n, l := range limits {
+				book, _ := newest[i].Val()[n].(string) // no book: ""
+				w, err := window(book, older[i][n].Val())
+				if err != nil {
+					return nil, fmt.Errorf("throttle: read the books of %s: %w", l.Name, err)
+				}
+				w.Limit = l
+				books[scope] = append(books[scope], w)
+			}
+		}
+	}
+	return books, nil
 }
 
 // window reads a book, as it stands in the hash, and the list of its older buckets.

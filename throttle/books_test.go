@@ -80,7 +80,8 @@ func (l *ledger) one(t require, c call) string {
 
 func (l *ledger) read(t require, scope string, limits []Limit) []Window {
 	t.Helper()
-	windows, err := Read(context.Background(), l.server, prefix, scope, limits)
+	books, err := Read(context.Background(), l.server, prefix, []string{scope}, limits)
+	windows := books[scope]
 	if err != nil {
 		t.Fatal(err)
 	}

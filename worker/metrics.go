@@ -19,10 +19,10 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer) *metrics {
 	attempts := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "postroom_attempts_total", Help: "Attempts to hand a message over, by what they came to.",
+		Name: "postroom_attempts_total", Help: "Attempts to hand a message over, by what they came to (the class that decided, of all recipients).",
 	}, []string{"provider", "class"})
 	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "postroom_attempt_duration_seconds", Help: "Time of one attempt.",
+		Name: "postroom_attempt_duration_seconds", Help: "Time of one attempt, from rendering to the last reply.",
 		Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300},
 	}, []string{"provider"})
 	latency := prometheus.NewHistogramVec(prometheus.HistogramOpts{

@@ -28,7 +28,7 @@ import (
 	"github.com/postroom/postroom/provider/smtp/smtptest"
 )
 
-var update = flag.Bool("update", false, "write provider/MISTAKES.md anew")
+var update = flag.Bool("update", false, "write anew what the tests make of the code: provider/MISTAKES.md, deploy/METRICS.md")
 
 // mistakesFile is the documentation that the mistakes of all tests here go into.
 const mistakesFile = "../../provider/MISTAKES.md"

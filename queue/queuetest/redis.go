@@ -77,8 +77,10 @@ func (r *Redis) Restart() {
 	if err != nil {
 		r.t.Fatal("redis-server is needed: run .ci/deps, or install Redis 7")
 	}
+	// Everything is written at once, and never synced: what a killed server had told anybody is there again. With everysec a write can
+	// wait for a slow disk, and is lost with the server.
 	r.process = exec.Command(path, "--port", r.port, "--bind", "127.0.0.1", "--unixsocket", filepath.Join(r.folder, "s"), "--dir", r.folder,
-		"--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction",
+		"--save", "", "--appendonly", "yes", "--appendfsync", "no", "--maxmemory-policy", "noeviction",
 		"--loglevel", "warning", "--logfile", filepath.Join(r.folder, "log"))
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.process.Start(); err != nil {
