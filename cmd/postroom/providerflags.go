@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/postroom/postroom/admin"
 	"github.com/postroom/postroom/provider"
@@ -38,11 +40,11 @@ var settingFlags = []settingFlag{
 	{"ca-file", []string{"/smtp/ca_pem"}, "smtp: file with the certificates, in PEM, to trust instead of the system's", nil},
 	{"auth", []string{"/smtp/auth/method"}, "smtp: how to log in: none, basic or oauth2", []string{"none", "basic", "oauth2"}},
 	{"username", []string{"/smtp/auth/username"}, "smtp: user name, if it is not the sender's address", nil},
-	{"password-file", []string{"/smtp/auth/password"}, "smtp: file with the password, or - for standard input", nil},
+	{"password-file", []string{"/smtp/auth/password"}, "smtp: file with the password, or - for standard input; at a terminal it is asked for and not shown", nil},
 	{"tenant-id", []string{"/microsoft365/tenant_id", "/smtp/auth/oauth2/tenant_id"}, "Microsoft: the directory (tenant) ID", nil},
 	{"client-id", []string{"/microsoft365/client_id", "/smtp/auth/oauth2/client_id"}, "Microsoft, OAuth: the application (client) ID", nil},
 	{"client-secret-file", []string{"/microsoft365/client_secret", "/smtp/auth/oauth2/client_secret"},
-		"Microsoft, OAuth: file with the client secret, or - for standard input", nil},
+		"Microsoft, OAuth: file with the client secret, or - for standard input; at a terminal it is asked for and not shown", nil},
 	{"certificate-file", []string{"/microsoft365/certificate_pem"}, "microsoft365: file with the app's certificate in PEM, instead of a secret", nil},
 	{"private-key-file", []string{"/microsoft365/private_key_pem"}, "microsoft365: file with the certificate's key in PEM, or - for standard input", nil},
 	{"cloud", []string{"/microsoft365/cloud"}, "microsoft365: global, gcc, gcch, dod or china", []string{"global", "gcc", "gcch", "dod", "china"}},
@@ -310,6 +312,9 @@ func (g *givenSettings) read(flag, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = r.Close() }()
+	if typed, ok := g.inputs.stdin.(*os.File); ok && path == "-" && hiddenFlag(flag) && isTerminal(typed) {
+		return g.hidden(flag, typed)
+	}
 	text, err := io.ReadAll(io.LimitReader(r, maxSettings+1))
 	switch {
 	case err != nil:
@@ -318,6 +323,40 @@ func (g *givenSettings) read(flag, path string) ([]byte, error) {
 		return nil, fail(exitFault, "%s: it is larger than %d MiB", flag, maxSettings>>20)
 	}
 	return text, nil
+}
+
+// hiddenFlag reports whether a flag's value is a secret of one line, which people can type.
+func hiddenFlag(flag string) bool { return flag == "--password-file" || flag == "--client-secret-file" }
+
+// hidden asks for a line at a terminal, and does not show what is typed. Whoever is interrupted gets the terminal back as it was.
+func (g *givenSettings) hidden(flag string, terminal *os.File) ([]byte, error) {
+	words, fd := g.command.ErrOrStderr(), int(terminal.Fd())
+	before, err := term.GetState(fd)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	fmt.Fprintf(words, "%s (it is not shown): ", strings.TrimSuffix(flag, "-file")[2:])
+	type line struct {
+		text []byte
+		err  error
+	}
+	read := make(chan line, 1)
+	go func() { // it ends with the process, if nobody types anything
+		text, err := term.ReadPassword(fd)
+		read <- line{text, err}
+	}()
+	select {
+	case <-g.command.Context().Done():
+		err = errors.Join(g.command.Context().Err(), term.Restore(fd, before))
+		fmt.Fprintln(words)
+		return nil, err
+	case typed := <-read:
+		fmt.Fprintln(words)
+		if typed.err != nil {
+			return nil, fmt.Errorf("%s: %w", flag, typed.err)
+		}
+		return typed.text, nil
+	}
 }
 
 // withoutNewline takes away the one that editors and echo put at the end: all else can belong to a password.
