@@ -26,6 +26,7 @@ type Redis struct {
 	t       testing.TB
 	folder  string
 	port    string // "0": none
+	more    []string
 	process *exec.Cmd
 }
 
@@ -33,6 +34,12 @@ type Redis struct {
 func Start(t testing.TB) *Redis {
 	t.Helper()
 	return start(t, "0")
+}
+
+// StartWith is Start with more arguments of redis-server, which go before those that it has anyway.
+func StartWith(t testing.TB, arguments ...string) *Redis {
+	t.Helper()
+	return start(t, "0", arguments...)
 }
 
 // StartTCP is Start for programs that speak to no unix socket: the server also listens on a free port of 127.0.0.1, and URL
@@ -51,13 +58,13 @@ func StartTCP(t testing.TB) *Redis {
 	return r
 }
 
-func start(t testing.TB, port string) *Redis {
+func start(t testing.TB, port string, more ...string) *Redis {
 	t.Helper()
 	folder, err := os.MkdirTemp("", "redis") // t.TempDir's names can be too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &Redis{t: t, folder: folder, port: port}
+	r := &Redis{t: t, folder: folder, port: port, more: more}
 	socket := filepath.Join(folder, "s")
 	r.URL = "unix://" + socket
 	r.Client = redis.NewClient(&redis.Options{Network: "unix", Addr: socket, PoolSize: 100})
@@ -79,9 +86,9 @@ func (r *Redis) Restart() {
 	}
 	// Everything is written at once, and never synced: what a killed server had told anybody is there again. With everysec a write can
 	// wait for a slow disk, and is lost with the server.
-	r.process = exec.Command(path, "--port", r.port, "--bind", "127.0.0.1", "--unixsocket", filepath.Join(r.folder, "s"), "--dir", r.folder,
-		"--save", "", "--appendonly", "yes", "--appendfsync", "no", "--maxmemory-policy", "noeviction",
-		"--loglevel", "warning", "--logfile", filepath.Join(r.folder, "log"))
+	r.process = exec.Command(path, append([]string{"--port", r.port, "--bind", "127.0.0.1", "--unixsocket", filepath.Join(r.folder, "s"),
+		"--dir", r.folder, "--save", "", "--appendonly", "yes", "--appendfsync", "no", "--maxmemory-policy", "noeviction",
+		"--loglevel", "warning", "--logfile", filepath.Join(r.folder, "log")}, r.more...)...)
 	r.process.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := r.process.Start(); err != nil {
 		r.t.Fatal(err)
