@@ -40,6 +40,9 @@ type Config struct {
 type Redis struct {
 	URL       provider.Secret `yaml:"url"`
 	Namespace string          `yaml:"namespace"`
+	// MayForget lets a process start with a Redis that is set to lose mail: one that writes nothing to a disk, or deletes keys
+	// when it is full.
+	MayForget bool `yaml:"may_forget"`
 }
 
 // HTTP is the listener for the API, the health checks and the metrics.

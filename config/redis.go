@@ -49,6 +49,12 @@ func (r Redis) Client(connections int) (*redis.Client, error) {
 	return redis.NewClient(options), nil
 }
 
+// Sentinel reports whether URL leads to Sentinels.
+func (r Redis) Sentinel() bool {
+	parsed, err := url.Parse(r.URL.Reveal())
+	return err == nil && parsed.Query().Has("master_name")
+}
+
 // protocol is RESP2: with 3, go-redis looks for pushed notices before and after each command, and we use none.
 const protocol = 2
 

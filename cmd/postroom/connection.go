@@ -29,6 +29,11 @@ type connection struct {
 func (n *connection) register(c *cobra.Command) {
 	c.Flags().StringVar(&n.url, "url", "", "where the server is; default: POSTROOM_URL, then "+defaultURL)
 	c.Flags().StringVar(&n.tokenFile, "token-file", "", "file that holds the token; default: POSTROOM_TOKEN, or the file in POSTROOM_TOKEN_FILE")
+	n.registerOutput(c)
+}
+
+// registerOutput is for commands that speak to no server.
+func (n *connection) registerOutput(c *cobra.Command) {
 	c.Flags().StringVar(&n.output, "output", "table", "table for people, json for programs")
 	completeWith(c, "output", "table", "json")
 }

@@ -95,7 +95,7 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	cfg.HTTP.Listen = "127.0.0.1:0"
 	client := redis.NewClient(&redis.Options{Addr: store.Addr(), PoolSize: connections(cfg)})
 	defer func() { _ = client.Close() }()
-	s, err := newServer(ctx, serverOptions{config: cfg, redis: client, log: d.log, api: true, worker: true})
+	s, err := newServer(ctx, serverOptions{config: cfg, redis: client, log: d.log, api: true, worker: true, embedded: true})
 	if err != nil {
 		return err
 	}

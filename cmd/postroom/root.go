@@ -14,8 +14,8 @@ func newRootCommand() *cobra.Command {
 		Long: `Postroom takes report, subscription and alert mail from applications, keeps it in Redis, and delivers it through one
 provider as fast as that provider's limits allow and no faster.
 
-"postroom demo" shows it at work and needs nothing. "postroom serve" is the server. The other commands speak to a server
-over its HTTP API:
+"postroom demo" shows it at work and needs nothing. "postroom serve" is the server, and "postroom check" looks at what it
+needs. The other commands speak to a server over its HTTP API:
 
   POSTROOM_URL         where it is; default ` + defaultURL + ` (or --url)
   POSTROOM_TOKEN       the token that lets you in, or
@@ -24,7 +24,7 @@ over its HTTP API:
 Data goes to stdout, words to stderr. Exit codes:
 
   0    done
-  1    a fault: the server refused the request, or something here is wrong
+  1    a fault: the server refused the request, or something here is wrong; check found a fault
   2    the command line is wrong
   3    some recipients were refused, and nothing is sent to them; the others are accepted
   4    the server could not be reached, or cannot serve now: try again
@@ -40,8 +40,8 @@ Data goes to stdout, words to stderr. Exit codes:
 	})
 	root.SetVersionTemplate("postroom {{.Version}}\n")
 	root.AddCommand(newServeCommand(), newDemoCommand(), newSendCommand(), newMessageCommand(), newBatchCommand(),
-		newFailedCommand(), newMailboxCommand(), newPauseCommand(), newResumeCommand(), newProviderCommand(), newAuditCommand(), newTokenCommand(),
-		newKeyCommand(), newVersionCommand())
+		newFailedCommand(), newMailboxCommand(), newPauseCommand(), newResumeCommand(), newProviderCommand(), newAuditCommand(), newCheckCommand(),
+		newTokenCommand(), newKeyCommand(), newVersionCommand())
 	return root
 }
 

@@ -37,6 +37,10 @@ It needs Redis 7 or later. Any number of processes, on any number of machines, m
 With --held mail is accepted and nothing is sent, by any process on this Redis, until "postroom resume --all", for 30 days at
 most: start so after restoring Redis from a backup, when what it holds may have been sent already.
 
+What "postroom check" finds is logged, but for the provider, which is not tried. It does not start with a Redis that would lose
+mail: one that is a replica, or, unless redis.may_forget is true, that writes neither an AOF nor snapshots, or deletes mail when
+it is full.
+
 On SIGTERM, attempts that have not reached their point of no return are handed back; the others are awaited for
 worker.shutdown_timeout.`,
 		Example: `  postroom serve --config postroom.yaml
@@ -115,6 +119,7 @@ type serverOptions struct {
 	log         *slog.Logger
 	api, worker bool
 	held        bool // pause everything first
+	embedded    bool // Redis is the demo's own, and there is nothing to check
 }
 
 // server is one process: the API, the workers, or both.
@@ -160,6 +165,11 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 		return nil, fmt.Errorf("%w (is redis.url right, and Redis running?)", err)
 	}
 	s.registry.MustRegister(s.queue.Collector())
+	if !o.embedded {
+		if err := s.guard(ctx); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.pause(ctx); err != nil {
 		return nil, err
 	}
@@ -168,6 +178,9 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 	}
 	if err := s.providers.declare(ctx); err != nil {
 		return nil, err
+	}
+	if !o.embedded {
+		s.warn(ctx)
 	}
 	if o.worker {
 		s.prepareWorker()
@@ -241,9 +254,6 @@ func (s *server) prepareHTTP() error {
 			}
 			o.Tokens = append(o.Tokens, admin.Token{Name: t.Name, Role: t.Role, SHA256: t.SHA256, Senders: t.Senders, Kinds: kinds,
 				RequestsPerMinute: t.RequestsPerMinute})
-		}
-		if len(o.Tokens) == 0 {
-			s.log.Warn("auth.tokens is empty: the API refuses everybody; postroom token new makes a token")
 		}
 	}
 	s.http = &http.Server{Handler: admin.NewHandler(o), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 5 * time.Minute,
