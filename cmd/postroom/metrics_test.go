@@ -188,7 +188,7 @@ func TestTheMetricsAreOnRecord(t *testing.T) {
 	cfg := config.Default()
 	cfg.HTTP.Listen = "127.0.0.1:0"
 	cfg.Provider = &provider.Settings{Kind: provider.KindSMTP, Sender: mail.Address{Address: "reports@example.com"},
-		SMTP: provider.SMTPSettings{Host: "mail.example.com"},
+		SMTP:   provider.SMTPSettings{Host: "mail.example.com"},
 		Limits: provider.Limits{MessagesPerMinute: 30, RequestsPer10m: 100, RecipientsPerDay: 1000, UploadBytesPer5m: 1 << 30}}
 	s, err := newServer(t.Context(), serverOptions{config: cfg, redis: r.Client, log: slog.New(slog.DiscardHandler), api: true, worker: true})
 	if err != nil {
