@@ -34,6 +34,8 @@ func newAnswer(w http.ResponseWriter, r *http.Request, limit int64) *answer {
 type incoming struct {
 	io.ReadCloser
 	begun, ended bool
+	room         *room // nil: what is read is not held
+	held, taken  int64
 }
 
 func (b *incoming) Read(p []byte) (int, error) {
@@ -42,7 +44,29 @@ func (b *incoming) Read(p []byte) (int, error) {
 	if err != nil {
 		b.ended = true
 	}
+	if b.room == nil {
+		return n, err
+	}
+	b.held += int64(n)
+	if more := b.held - unbound - b.taken; more > 0 {
+		if !b.room.take(more) {
+			b.letGo()
+			return 0, busy.after(5*time.Second, "Large requests fill http.max_bodies_bytes. Nothing was accepted: repeat the request, and store large files first (POST /v1/contents).")
+		}
+		b.taken += more
+	}
 	return n, err
+}
+
+// hold says that what is read from now on is held in memory, until letGo.
+func (b *incoming) hold(in *room) { b.room = in }
+
+// letGo says that nothing is held any more. It may be called always.
+func (b *incoming) letGo() {
+	if b.room != nil {
+		b.room.left.Add(b.taken)
+		b.room, b.held, b.taken = nil, 0, 0
+	}
 }
 
 // Unwrap is for http.ResponseController.

@@ -2,8 +2,10 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -17,9 +19,17 @@ func (h *handler) registerBatches() {
 		"A recipient with faults gets nothing and is reported; the others' messages are accepted, all or none of them. " +
 		"A fault of the message itself, or of the body's form, refuses the whole batch. " +
 		"As application/x-ndjson the body has the message in its first line and a recipient in each other, at most 1 MiB long, and may have " +
-		"hundreds of thousands of them: it is read as it comes, and nothing is accepted before its end."
+		"hundreds of thousands of them: it is read as it comes, and nothing is accepted before its end. " +
+		"With Accept: application/x-ndjson the answer to such a body begins as soon as the message is taken, and tells about every second how many lines were " +
+		"read: read it while you send. Its last line is what would be the answer without, or a problem, with its status."
 	op.DefaultStatus = http.StatusAccepted
 	op.Parameters = []*huma.Param{idempotencyKey()}
+	op.Responses["202"] = &huma.Response{Description: "The batch was accepted, but for the recipients who are refused.", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: h.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[BatchAccepted](), true, "")}}}
+	op.Responses["200"] = &huma.Response{Description: "What happens, line by line, if that was asked for.", Content: map[string]*huma.MediaType{
+		ndjson: {Schema: &huma.Schema{Type: huma.TypeString, Description: `Lines of {"read": 20000, "refused": 1}, the recipients so far. The last is a BatchAccepted, ` +
+			`with "replayed": true if the Idempotency-Key was known; or {"problem": a Problem}, with "retry_after" in seconds if trying again is worth while, which says what it ` +
+			`would say as the answer. Without a last line the connection was cut: repeat the request.`}}}}
 	huma.Register(h.api, op, h.sendBatch)
 	h.takes(op.Path, reflect.TypeFor[mail.Batch]())
 	h.api.OpenAPI().Paths[op.Path].Post.RequestBody.Content[ndjson] = &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString,
@@ -36,13 +46,14 @@ func (h *handler) registerBatches() {
 
 type sendBatchInput struct {
 	original
-	List bool   `query:"list" doc:"Whether the answer lists all recipients with their messages' ids; it does too if one was refused, but of a stream it lists the refused alone then, the first 1000 of them."`
-	Mode string `query:"mode" enum:"permissive,strict" default:"permissive" doc:"permissive: a recipient with faults gets nothing and is reported. strict: one with faults refuses the whole batch."`
+	Accept string `header:"Accept" doc:"application/x-ndjson: of a body of lines, the answer is lines too, and tells how far it is."`
+	List   bool   `query:"list" doc:"Whether the answer lists all recipients with their messages' ids; it does too if one was refused, but of a stream it lists the refused alone then, the first 1000 of them."`
+	Mode   string `query:"mode" enum:"permissive,strict" default:"permissive" doc:"permissive: a recipient with faults gets nothing and is reported. strict: one with faults refuses the whole batch."`
 }
 
 type sendBatchOutput struct {
 	Replayed string `header:"Idempotency-Replayed" doc:"\"true\" if the Idempotency-Key was known, and this is the first answer."`
-	Body     BatchAccepted
+	Body     func(huma.Context)
 }
 
 func (h *handler) sendBatch(ctx context.Context, in *sendBatchInput) (*sendBatchOutput, error) {
@@ -55,11 +66,18 @@ func (h *handler) sendBatch(ctx context.Context, in *sendBatchInput) (*sendBatch
 		options = append(options, queue.Strict())
 	}
 	var receipt queue.BatchReceipt
+	var s *streaming
 	if isStream(in.request) {
-		receipt, err = h.streamBatch(ctx, in, options)
+		if s, err = h.openStream(ctx, in, options); err != nil {
+			return nil, h.refused(ctx, err)
+		}
+		if asksForLines(in.Accept) {
+			return &sendBatchOutput{Body: func(out huma.Context) { h.tellBatch(ctx, in, s, h.tellingTo(&in.original, out)) }}, nil
+		}
+		receipt, err = s.accept(ctx, func(BatchProgress) error { return nil })
 	} else {
 		var b mail.Batch
-		if err := read(in.request, h.limit, &b); err != nil {
+		if err := h.read(&in.original, &b); err != nil {
 			return nil, err
 		}
 		if err := h.may(ctx, &b.Message, "/message"); err != nil {
@@ -70,8 +88,40 @@ func (h *handler) sendBatch(ctx context.Context, in *sendBatchInput) (*sendBatch
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
-	all := in.List || len(receipt.Refused) > 0 && !isStream(in.request)
-	return &sendBatchOutput{Replayed: replayed(receipt.Replayed), Body: batchAccepted(receipt, all)}, nil
+	accepted := batchAccepted(receipt, in.List || len(receipt.Refused) > 0 && !isStream(in.request))
+	return &sendBatchOutput{Replayed: replayed(receipt.Replayed), Body: func(out huma.Context) {
+		out.SetHeader("Content-Type", "application/json")
+		out.SetStatus(http.StatusAccepted)
+		_ = newLineEncoder(out.BodyWriter()).Encode(accepted)
+	}}, nil
+}
+
+// tellBatch accepts a batch that comes line by line, and tells how far it is. The last line is what became of it.
+func (h *handler) tellBatch(ctx context.Context, in *sendBatchInput, s *streaming, t *telling) {
+	var told time.Time
+	receipt, err := s.accept(ctx, func(p BatchProgress) error {
+		if now := time.Now(); now.Sub(told) >= h.tellEvery {
+			told = now
+			if t.line(p) != nil {
+				return clientGone()
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		var p *Problem
+		if errors.As(h.refused(ctx, err), &p) {
+			t.end(p, "")
+		}
+		return
+	}
+	_ = t.line(lastOfBatch{batchAccepted(receipt, in.List), receipt.Replayed})
+}
+
+// lastOfBatch is the last line of an answer of lines to a batch: it has no header to be told in.
+type lastOfBatch struct {
+	BatchAccepted
+	Replayed bool `json:"replayed,omitempty"`
 }
 
 func batchAccepted(receipt queue.BatchReceipt, all bool) BatchAccepted {

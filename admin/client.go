@@ -238,6 +238,15 @@ func (c *Client) open(ctx context.Context, method string, target *url.URL, idemp
 
 // send makes one request with a body as it is; nil: none.
 func (c *Client) send(ctx context.Context, method string, target *url.URL, idempotencyKey, contentType string, body io.Reader) (*http.Response, error) {
+	r, err := c.request(ctx, method, target, idempotencyKey, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	return c.answer(r)
+}
+
+// request makes one without sending it.
+func (c *Client) request(ctx context.Context, method string, target *url.URL, idempotencyKey, contentType string, body io.Reader) (*http.Request, error) {
 	r, err := http.NewRequestWithContext(ctx, method, target.String(), body)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)
@@ -249,6 +258,11 @@ func (c *Client) send(ctx context.Context, method string, target *url.URL, idemp
 	if idempotencyKey != "" {
 		r.Header.Set("Idempotency-Key", idempotencyKey)
 	}
+	return r, nil
+}
+
+// answer sends a request and gives the answer, which is a success: its body is the caller's to close.
+func (c *Client) answer(r *http.Request) (*http.Response, error) {
 	response, err := c.http.Do(r)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)

@@ -66,7 +66,7 @@ func (h *handler) storeContent(ctx context.Context, in *storeContentInput) (*con
 		return nil, p
 	}
 	name, contentType := in.Name, in.request.Header.Get("Content-Type")
-	var body io.Reader = &patient{r: in.request.Body, renew: renewal(in.control)}
+	var body io.Reader = &patient{r: in.request.Body, renew: h.pace(&in.original).renew}
 	if mediaType, params, err := mime.ParseMediaType(contentType); err == nil && mediaType == formData {
 		form := &formFile{parts: multipart.NewReader(body, params["boundary"])}
 		if err := form.begin(); err != nil {

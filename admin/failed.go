@@ -20,7 +20,7 @@ import (
 
 // What requests about the failed store can meet.
 var (
-	withSelection = append(slices.Clip(always), malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, wrongMediaType)
+	withSelection = append(slices.Clip(always), malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, busy, wrongMediaType)
 	withExport    = append(slices.Clip(withID), notFailed, noSender)
 )
 

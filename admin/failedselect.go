@@ -5,9 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"mime"
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -41,7 +38,7 @@ type stepper func(context.Context, queue.FailedFilter, queue.SelectionOptions) (
 // onSelection answers a request that changes what a filter selects; done is what is done to it.
 func (h *handler) onSelection(ctx context.Context, in *selectionInput, done string, step stepper) (*huma.StreamResponse, error) {
 	var s Selection
-	if err := read(in.request, h.limit, &s); err != nil {
+	if err := h.read(&in.original, &s); err != nil {
 		return nil, err
 	}
 	nothing := "Nothing was " + done + ". "
@@ -65,33 +62,27 @@ func (h *handler) onSelection(ctx context.Context, in *selectionInput, done stri
 		return nil, err
 	}
 	return &huma.StreamResponse{Body: func(out huma.Context) {
-		if mediaType, _, _ := mime.ParseMediaType(in.Accept); mediaType != ndjson {
-			out.SetHeader("Content-Type", "application/json")
-			_ = json.NewEncoder(out.BodyWriter()).Encode(sum)
+		if asksForLines(in.Accept) {
+			tellParts(h.tellingTo(&in.original, out), sum, part)
 			return
 		}
-		out.SetHeader("Content-Type", ndjson)
-		tellParts(in.control, out.BodyWriter(), sum, part)
+		out.SetHeader("Content-Type", "application/json")
+		_ = json.NewEncoder(out.BodyWriter()).Encode(sum)
 	}}, nil
 }
 
 // tellParts goes on with a selection until all of it is done or the client has gone, and writes a line after each part: what was done
 // so far, and the cursor that goes on from there. What stops it before the end is a problem in the last line.
-func tellParts(control *http.ResponseController, out io.Writer, sum Selected, part func(cursor string) (Selected, error)) {
-	lines := json.NewEncoder(out)
+func tellParts(t *telling, sum Selected, part func(cursor string) (Selected, error)) {
 	for {
-		_ = control.SetWriteDeadline(time.Now().Add(linePatience))
-		if lines.Encode(sum) != nil || control.Flush() != nil || sum.Next == "" {
+		if t.line(sum) != nil || sum.Next == "" {
 			return
 		}
 		one, err := part(sum.Next)
 		if err != nil {
 			var p *Problem
 			if errors.As(err, &p) {
-				_ = lines.Encode(struct {
-					Problem *Problem `json:"problem"`
-					Next    string   `json:"next"`
-				}{p, sum.Next})
+				t.end(p, sum.Next)
 			}
 			return
 		}

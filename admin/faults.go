@@ -42,7 +42,7 @@ func (h *handler) refused(ctx context.Context, err error) error {
 	case errors.Is(err, queue.ErrStagingExpired):
 		return tookTooLong.after(5*time.Second, "Nothing was accepted. Repeat the request.")
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		return &Problem{Type: "about:blank", Status: statusClientGone}
+		return clientGone()
 	case unreachable(err):
 		h.log.Error("the queue can't be reached", "error", err)
 		return unavailable.after(5*time.Second, "Redis does not answer. What was asked for may have been done: repeat the request, mail with the same Idempotency-Key.")
@@ -50,6 +50,8 @@ func (h *handler) refused(ctx context.Context, err error) error {
 	h.log.Error("request failed", "error", err)
 	return internal.problem("It is logged. If it happens again, tell whoever runs Postroom.")
 }
+
+func clientGone() *Problem { return &Problem{Type: "about:blank", Status: statusClientGone} }
 
 // after gives a problem that will have gone by itself.
 func (r refusal) after(wait time.Duration, detail string) *Problem {

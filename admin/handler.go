@@ -32,6 +32,12 @@ type Options struct {
 	Providers *Providers
 	// MaxBodyBytes bounds a request's body; default 64 MiB. A request takes about twice that in memory.
 	MaxBodyBytes int64
+	// MaxBodiesBytes bounds what bodies take together while they are held; default four of the largest, or 256 MiB if that is more.
+	// The first 64 KiB of each do not count.
+	MaxBodiesBytes int64
+	// BodyPatience is how long a client may take for the next part of its body; default a minute. Five times that is the most for a
+	// body that is held in memory.
+	BodyPatience time.Duration
 	// Gatherer is what /metrics shows; default: nothing.
 	Gatherer prometheus.Gatherer
 	// Registerer takes the handler's own metrics; default: they are not exported.
@@ -84,13 +90,19 @@ type providerBackend interface {
 
 var _ backend = (*queue.Queue)(nil)
 
-// NewHandler makes the handler of /v1, /livez, /readyz, /metrics and /openapi.json. Time-outs are the server's: set its
-// ReadHeaderTimeout and ReadTimeout.
+// NewHandler makes the handler of /v1, /livez, /readyz, /metrics and /openapi.json. What a body may take is the handler's;
+// set the server's ReadHeaderTimeout, and a ReadTimeout and a WriteTimeout for all else.
 func NewHandler(o Options) http.Handler { return newHandler(o, o.Queue) }
 
 func newHandler(o Options, q backend) *handler {
 	if o.MaxBodyBytes == 0 {
 		o.MaxBodyBytes = 64 << 20
+	}
+	if o.MaxBodiesBytes == 0 {
+		o.MaxBodiesBytes = max(4*o.MaxBodyBytes, 256<<20)
+	}
+	if o.BodyPatience == 0 {
+		o.BodyPatience = bodyPatience
 	}
 	if o.Gatherer == nil {
 		o.Gatherer = prometheus.NewRegistry()
@@ -100,7 +112,8 @@ func newHandler(o Options, q backend) *handler {
 	}
 	h := &handler{
 		queue: q, ready: o.Ready, log: o.Logger, keys: newKeyring(o.Tokens, o.Logger), limit: o.MaxBodyBytes,
-		providers: o.Providers, patience: selectionTime, mux: http.NewServeMux(),
+		room: newRoom(o.MaxBodiesBytes), bodyPatience: o.BodyPatience,
+		providers: o.Providers, patience: selectionTime, tellEvery: tellEvery, mux: http.NewServeMux(),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_http_requests_total", Help: "Requests answered, by route, method and status.",
 		}, []string{"route", "method", "code"}),
@@ -130,11 +143,14 @@ type handler struct {
 	log       *slog.Logger
 	keys      keyring
 	limit     int64
+	room      *room
 	providers *Providers
-	// patience is selectionTime, but in tests.
-	patience time.Duration
-	mux      *http.ServeMux
-	api      huma.API
+	// bodyPatience is how long a client may take for the next part of its body.
+	bodyPatience time.Duration
+	// patience is selectionTime, and tellEvery is tellEvery, but in tests.
+	patience, tellEvery time.Duration
+	mux                 *http.ServeMux
+	api                 huma.API
 	// requests: postroom_http_requests_total{route,method,code}; route is a pattern of ours or "other", never a path that
 	// somebody sent; method is "other" unless route knows it. Alert on code 5xx.
 	requests *prometheus.CounterVec
@@ -158,6 +174,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := newAnswer(w, r, h.limit)
 	a.Header().Set("Cache-Control", "no-store")
 	a.Header().Set("X-Content-Type-Options", "nosniff")
+	defer a.body.letGo()
 	defer func() {
 		if cause := recover(); cause != nil {
 			h.recovered(a, r, cause)

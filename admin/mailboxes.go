@@ -22,7 +22,7 @@ import (
 // What requests about mailboxes can meet.
 var (
 	withMailbox = append(slices.Clip(always), noSuchMailbox)
-	withPause   = append(slices.Clip(always), malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, wrongMediaType)
+	withPause   = append(slices.Clip(always), malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, busy, wrongMediaType)
 )
 
 // pauseEnds is part of every description of a pause.
@@ -137,7 +137,7 @@ type pauseInput struct{ original }
 type pauseOutput struct{ Body Paused }
 
 func (h *handler) pauseMailbox(ctx context.Context, in *addressed) (*pauseOutput, error) {
-	p, err := h.readPause(in.request)
+	p, err := h.readPause(&in.original)
 	if err != nil {
 		return nil, err
 	}
@@ -149,7 +149,7 @@ func (h *handler) pauseMailbox(ctx context.Context, in *addressed) (*pauseOutput
 }
 
 func (h *handler) pauseAll(ctx context.Context, in *pauseInput) (*pauseOutput, error) {
-	p, err := h.readPause(in.request)
+	p, err := h.readPause(&in.original)
 	if err != nil {
 		return nil, err
 	}
@@ -165,9 +165,9 @@ type wanted struct {
 // maxReason is in characters.
 const maxReason = 200
 
-func (h *handler) readPause(r *http.Request) (wanted, error) {
+func (h *handler) readPause(r *original) (wanted, error) {
 	in := PauseRequest{}
-	if err := read(r, h.limit, &in); err != nil {
+	if err := h.read(r, &in); err != nil {
 		return wanted{}, err
 	}
 	p := invalidRequest.problem("Nothing was paused. Correct what errors names.")

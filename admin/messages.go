@@ -16,7 +16,7 @@ import (
 var (
 	always   = []refusal{noTokens, unauthorized, forbidden, invalidRequest, tooManyRequests, internal, unavailable}
 	withID   = append(slices.Clip(always), notFound)
-	withMail = append(slices.Clip(always), malformedJSON, incompleteBody, badIdempotencyKey, bodyTooSlow, bodyTooLarge,
+	withMail = append(slices.Clip(always), malformedJSON, incompleteBody, badIdempotencyKey, bodyTooSlow, bodyTooLarge, busy,
 		wrongMediaType, notForToken, invalidMessage, idempotencyConflict, idempotencyRunning, full, tookTooLong)
 )
 
@@ -51,7 +51,7 @@ func (h *handler) sendMessage(ctx context.Context, in *sendMessageInput) (*sendM
 		return nil, err
 	}
 	var m mail.Message
-	if err := read(in.request, h.limit, &m); err != nil {
+	if err := h.read(&in.original, &m); err != nil {
 		return nil, err
 	}
 	if err := h.may(ctx, &m, ""); err != nil {

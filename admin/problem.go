@@ -138,6 +138,7 @@ var (
 	tooManyRequests     = refusal{"too-many-requests", 429, "The token makes too many requests"}
 	tooManyTries        = refusal{"too-many-tries", 429, "The provider's settings were saved or tried too often"}
 	internal            = refusal{"internal", 500, "Something is wrong here"}
+	busy                = refusal{"busy", 503, "Too much is being handed in at once"}
 	full                = refusal{"full", 503, "There is no room for more content"}
 	backlogFull         = refusal{"backlog-full", 503, "Too many messages wait already"}
 	unavailable         = refusal{"unavailable", 503, "The queue can't be reached"}

@@ -44,8 +44,8 @@ var tries = queue.Ration{Name: "provider", Window: time.Minute, Each: 10, All: 3
 // What requests about the provider can meet.
 var (
 	withProvider = append(slices.Clip(always), readOnlyProvider, providerChanged)
-	withSettings = append(slices.Clip(withProvider), tooManyTries, malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, wrongMediaType, invalidSettings, noKey)
-	withTry      = append(slices.Clip(always), malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, wrongMediaType, tooManyTries, noProvider, unreadableSettings)
+	withSettings = append(slices.Clip(withProvider), tooManyTries, malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, busy, wrongMediaType, invalidSettings, noKey)
+	withTry      = append(slices.Clip(always), malformedJSON, incompleteBody, bodyTooSlow, bodyTooLarge, busy, wrongMediaType, tooManyTries, noProvider, unreadableSettings)
 )
 
 func (h *handler) registerProvider() {
@@ -137,7 +137,7 @@ type providerChangedOutput struct{ Body ProviderChanged }
 
 func (h *handler) setProvider(ctx context.Context, in *setProviderInput) (*providerChangedOutput, error) {
 	given := provider.Settings{}
-	if err := read(in.request, h.limit, &given); err != nil {
+	if err := h.read(&in.original, &given); err != nil {
 		return nil, err
 	}
 	active, err := h.changeable(ctx)

@@ -17,7 +17,7 @@ type verifyOutput struct{ Body Verification }
 
 func (h *handler) verifyProvider(ctx context.Context, in *tryInput) (*verifyOutput, error) {
 	body := VerifyRequest{}
-	if err := read(in.request, h.limit, &body); err != nil {
+	if err := h.read(&in.original, &body); err != nil {
 		return nil, err
 	}
 	active, err := h.tryable(ctx)
@@ -134,7 +134,7 @@ type testOutput struct{ Body TestResult }
 
 func (h *handler) testProvider(ctx context.Context, in *tryInput) (*testOutput, error) {
 	body := TestRequest{}
-	if err := read(in.request, h.limit, &body); err != nil {
+	if err := h.read(&in.original, &body); err != nil {
 		return nil, err
 	}
 	to, err := mail.ParseAddress(body.To)

@@ -408,30 +408,6 @@ func TestAClientSeesWhyItsLargeBodyIsRefused(t *testing.T) {
 	}
 }
 
-func TestHalfABodyIsNotAccepted(t *testing.T) {
-	a := serve(t, nil)
-	conn, err := net.Dial("tcp", a.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	// All of the JSON is there, but more was announced.
-	fmt.Fprintf(conn, "POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n%s",
-		producerToken, len(oneMessage)+1, oneMessage)
-	if err := conn.(*net.TCPConn).CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, _ := io.ReadAll(response.Body)
-	if response.StatusCode != 400 || !strings.Contains(string(body), incompleteBody.uri()) || a.open(t) != 0 {
-		t.Errorf("%d %s, %d accepted", response.StatusCode, body, a.open(t))
-	}
-}
-
 // faulty is a queue in which everything goes wrong in the same way.
 type faulty struct{ fail func() error }
 

@@ -41,6 +41,7 @@ func (h *handler) role(least Role) huma.Middlewares {
 // bytes and as values, and repeat parts of them in its answers.
 type original struct {
 	request *http.Request
+	answer  *answer
 	// control sets the time that the client has for the body.
 	control *http.ResponseController
 }
@@ -49,6 +50,7 @@ type original struct {
 func (o *original) Resolve(ctx huma.Context) []error {
 	var w http.ResponseWriter
 	o.request, w = humago.Unwrap(ctx)
+	o.answer = w.(*answer)
 	o.control = http.NewResponseController(w)
 	return nil
 }

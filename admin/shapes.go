@@ -35,6 +35,12 @@ type BatchAccepted struct {
 	Replayed bool `json:"-"`
 }
 
+// BatchProgress says how much of a batch that comes line by line was read. Nothing of it is accepted before its end.
+type BatchProgress struct {
+	Read    int `json:"read"`    // recipients so far
+	Refused int `json:"refused"` // those of them who will get nothing
+}
+
 // BatchRecipient says what became of one recipient: there is an ID or a Problem.
 type BatchRecipient struct {
 	Index   int      `json:"index" doc:"The recipient's place in the request, from 0."`

@@ -8,11 +8,9 @@ import (
 	"fmt"
 	"io"
 	"mime"
-	"net"
 	"net/http"
 	"runtime"
 	"strconv"
-	"time"
 
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/queue"
@@ -23,8 +21,6 @@ const (
 	ndjson = "application/x-ndjson"
 	// maxLine bounds one recipient's line.
 	maxLine = 1 << 20
-	// linePatience is how long a client may take for the next part of a stream.
-	linePatience = time.Minute
 	// patienceLines is after how many lines it has that time anew.
 	patienceLines = 100
 )
@@ -43,36 +39,8 @@ type lines struct {
 	pending []byte
 }
 
-func newLines(r *http.Request, control *http.ResponseController) *lines {
-	return &lines{r: bufio.NewReaderSize(r.Body, 64<<10), renew: renewal(control)}
-}
-
-// renewal gives what gives the client its time anew.
-func renewal(control *http.ResponseController) func() {
-	return func() { _ = control.SetReadDeadline(time.Now().Add(linePatience)) }
-}
-
-// patientBytes is after how many bytes of a file a client has its time anew.
-const patientBytes = 512 << 10
-
-// patient reads a body of any length, as long as it goes on coming.
-type patient struct {
-	r     io.Reader
-	renew func()
-	left  int // bytes until then
-}
-
-func (p *patient) Read(b []byte) (int, error) {
-	if p.left <= 0 {
-		p.renew()
-		p.left = patientBytes
-	}
-	n, err := p.r.Read(b)
-	p.left -= n
-	if err != nil {
-		err = streamFault(err, "send at least 9 kB a second on average.")
-	}
-	return n, err
+func (h *handler) newLines(in *original) *lines {
+	return &lines{r: bufio.NewReaderSize(in.request.Body, 64<<10), renew: h.pace(in).renew}
 }
 
 // next gives the next line that is not blank; io.EOF after the last.
@@ -109,21 +77,9 @@ func (l *lines) line(limit int64) ([]byte, error) {
 		case errors.Is(err, io.EOF) && len(l.pending)+len(part) > 0:
 			return append(l.pending, part...), nil // the last line needs no end
 		default:
-			return nil, streamFault(err, "send at least a line a second on average.")
+			return nil, bodyFault(err, "send at least a line a second on average.")
 		}
 	}
-}
-
-// streamFault says why a stream has ended before its end, and how fast it has to be; io.EOF stays what it is.
-func streamFault(err error, speed string) error {
-	var timeout net.Error
-	switch {
-	case errors.Is(err, io.EOF):
-		return io.EOF
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return bodyTooSlow.problem("Nothing was accepted: repeat the request, and " + speed)
-	}
-	return incompleteBody.problem("Nothing was accepted: repeat the request.")
 }
 
 // decodeLine reads a line into v, or says where in the batch its faults are.
@@ -142,46 +98,62 @@ func decodeLine(line []byte, n int, at string, v any) error {
 	return p
 }
 
-// streamBatch accepts a batch that comes line by line, in bounded memory.
-func (h *handler) streamBatch(ctx context.Context, in *sendBatchInput, options []queue.Option) (queue.BatchReceipt, error) {
+// streaming is a batch that comes line by line, in bounded memory.
+type streaming struct {
+	*queue.BatchStream
+	body  *lines
+	whole *incoming
+}
+
+// openStream begins a batch with the message, which is the first line.
+func (h *handler) openStream(ctx context.Context, in *sendBatchInput, options []queue.Option) (*streaming, error) {
 	if p := encodingFault(in.request.Header); p != nil {
-		return queue.BatchReceipt{}, p
+		return nil, p
 	}
-	body := newLines(in.request, in.control)
-	line, err := body.next(h.limit)
+	s := &streaming{body: h.newLines(&in.original), whole: in.answer.body}
+	s.whole.hold(h.room)
+	line, err := s.body.next(h.limit)
 	if errors.Is(err, io.EOF) {
-		return queue.BatchReceipt{}, malformedJSON.problem("It is empty: the first line is the message, each other a recipient.")
+		return nil, malformedJSON.problem("It is empty: the first line is the message, each other a recipient.")
 	} else if err != nil {
-		return queue.BatchReceipt{}, err
+		return nil, err
 	}
 	var m mail.Message
-	if err := decodeLine(line, body.n, "/message", &m); err != nil {
-		return queue.BatchReceipt{}, err
+	if err := decodeLine(line, s.body.n, "/message", &m); err != nil {
+		return nil, err
 	}
 	if len(line) > maxLine {
 		runtime.GC() // a process collects seldom; a large message was held several times over while it was decoded
 	}
 	if err := h.may(ctx, &m, "/message"); err != nil {
-		return queue.BatchReceipt{}, err
+		return nil, err
 	}
-	b, err := h.queue.OpenBatch(ctx, m, options...)
-	if err != nil {
-		return queue.BatchReceipt{}, err
-	}
-	defer b.Discard(ctx)
-	for i := 0; ; i++ {
-		line, err := body.next(maxLine)
+	s.BatchStream, err = h.queue.OpenBatch(ctx, m, options...)
+	return s, err
+}
+
+// accept reads the recipients, and then accepts the batch. Before each it tells how far it is.
+func (s *streaming) accept(ctx context.Context, tell func(BatchProgress) error) (queue.BatchReceipt, error) {
+	defer s.Discard(ctx)
+	for {
+		n, refused := s.Count()
+		if err := tell(BatchProgress{Read: n, Refused: refused}); err != nil {
+			return queue.BatchReceipt{}, err
+		}
+		line, err := s.body.next(maxLine)
 		if errors.Is(err, io.EOF) {
-			return b.Commit(ctx)
+			return s.Commit(ctx)
 		} else if err != nil {
 			return queue.BatchReceipt{}, err
 		}
 		var r mail.Recipient
-		if err := decodeLine(line, body.n, "/recipients/"+strconv.Itoa(i), &r); err != nil {
+		if err := decodeLine(line, s.body.n, "/recipients/"+strconv.Itoa(n), &r); err != nil {
 			return queue.BatchReceipt{}, err
 		}
-		if _, err := b.Add(ctx, r); err != nil {
+		if problems, err := s.Add(ctx, r); err != nil {
 			return queue.BatchReceipt{}, err
+		} else if problems == nil {
+			s.whole.letGo() // the message is in Redis now
 		}
 	}
 }

@@ -49,6 +49,8 @@ type Redis struct {
 type HTTP struct {
 	Listen       string `yaml:"listen"`
 	MaxBodyBytes int64  `yaml:"max_body_bytes"`
+	// MaxBodiesBytes bounds what the bodies of all requests under way hold in memory.
+	MaxBodiesBytes int64 `yaml:"max_bodies_bytes"`
 }
 
 // Auth lists who may use the API. Without a token nobody may.
@@ -180,7 +182,7 @@ func base() *Config {
 	const mebibyte = 1 << 20
 	return &Config{
 		Redis: Redis{URL: "redis://127.0.0.1:6379/0", Namespace: "postroom"},
-		HTTP:  HTTP{Listen: "127.0.0.1:8080", MaxBodyBytes: 64 * mebibyte},
+		HTTP:  HTTP{Listen: "127.0.0.1:8080", MaxBodyBytes: 64 * mebibyte, MaxBodiesBytes: 256 * mebibyte},
 		Worker: Worker{
 			Concurrency:       50,
 			AlertConcurrency:  5,

@@ -84,7 +84,7 @@ func TestEveryFaultOfAFileIsReported(t *testing.T) {
 			},
 		},
 		"values out of range": {
-			"redis: {namespace: Post Room}\nhttp: {listen: localhost, max_body_bytes: 5}\n" +
+			"redis: {namespace: Post Room}\nhttp: {listen: localhost, max_body_bytes: 5, max_bodies_bytes: 4}\n" +
 				"worker: {concurrency: 0, alert_concurrency: -1, shutdown_timeout: 0s, attempt_timeout: 10m, content_cache_bytes: -1}\n" +
 				"retry: {delays: [1ms, 1m], give_up: 1ms, jitter: 1}\n" +
 				"kinds: {alert: {give_up: 1ms, on_unknown: drop}, report: {delays: [], weight: 0}, subscription: {weight: 101}}\n" +
@@ -94,6 +94,7 @@ func TestEveryFaultOfAFileIsReported(t *testing.T) {
 				`redis.namespace :1 | "Post Room" can't begin`,
 				`http.listen :2 | "localhost" is no address`,
 				"http.max_body_bytes :2 | 5 is less than accept.message_bytes",
+				"http.max_bodies_bytes :2 | 4 is less than http.max_body_bytes",
 				"worker.concurrency :3 | 0 is out of range => choose between 1 and 10000",
 				"worker.alert_concurrency :3 | -1 is out of range",
 				"worker.shutdown_timeout :3 | 0s is no time",

@@ -99,6 +99,10 @@ func (f *faults) http(c *Config) {
 		f.add("http.max_body_bytes", fmt.Sprintf("%d is less than accept.message_bytes, %d", c.HTTP.MaxBodyBytes, c.Accept.MessageBytes),
 			"a message that accept allows is refused for the size of its request", "raise it, or lower accept.message_bytes")
 	}
+	if c.HTTP.MaxBodiesBytes < c.HTTP.MaxBodyBytes {
+		f.add("http.max_bodies_bytes", fmt.Sprintf("%d is less than http.max_body_bytes, %d", c.HTTP.MaxBodiesBytes, c.HTTP.MaxBodyBytes),
+			"the largest requests are refused at all times", "raise it, or lower http.max_body_bytes")
+	}
 }
 
 func (f *faults) auth(c *Config) {

@@ -239,7 +239,7 @@ func (s *server) prepareWorker() {
 // prepareHTTP opens the listener: the whole API, or for a process that only works /livez, /readyz and /metrics.
 func (s *server) prepareHTTP() error {
 	cfg := s.config
-	o := admin.Options{Queue: s.queue, MaxBodyBytes: cfg.HTTP.MaxBodyBytes, Gatherer: s.registry, Registerer: s.registry,
+	o := admin.Options{Queue: s.queue, MaxBodyBytes: cfg.HTTP.MaxBodyBytes, MaxBodiesBytes: cfg.HTTP.MaxBodiesBytes, Gatherer: s.registry, Registerer: s.registry,
 		Version: version(), Logger: s.log}
 	host, _ := os.Hostname()
 	o.Providers = &admin.Providers{Keys: s.providers.keys, Settings: s.providers.settings, Active: activeProvider, Check: s.providers.check, Host: host}
