@@ -42,7 +42,7 @@ bench: deps
 	$(FULL) -run '^TestDrain$$'
 
 proof: deps
-	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held|AWrong|AServer|AFull|RetryAfter|OneOfEach|FiftyThousand|OAuth|GraphStays|AnAmbiguous|ALarge|Switching|SettingsThat|Secrets|AnAdministrators|TryingSettings|AStream|AGenerated)'
+	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held|AWrong|AServer|AFull|RetryAfter|OneOfEach|FiftyThousand|AHundred|OAuth|GraphStays|AnAmbiguous|ALarge|Switching|SettingsThat|Secrets|AnAdministrators|TryingSettings|AStream|AGenerated)'
 
 chaos: deps
 	$(FULL) -run '^Test(Killed|Terminated|MailOfAKilled|Stopped|WhatIsAccepted|AKilledProbe|AKilledWorker|RequeueCancel)'

@@ -58,7 +58,8 @@ func TestAStreamIsAcceptedInBoundedMemory(t *testing.T) {
 	for j := range m.Attachments[0].Content {
 		m.Attachments[0].Content[j] = byte(j * 7 >> 3)
 	}
-	o := admin.StreamOptions{IdempotencyKey: "report-7"}
+	var told []admin.BatchProgress
+	o := admin.StreamOptions{IdempotencyKey: "report-7", Progress: func(p admin.BatchProgress) { told = append(told, p) }}
 	idle, before := i.front.peak(), used()
 
 	begun := time.Now()
@@ -69,6 +70,7 @@ func TestAStreamIsAcceptedInBoundedMemory(t *testing.T) {
 	var accepted *admin.BatchAccepted
 	begun = time.Now()
 	await(t, time.Minute, "the key to be free again", func() bool {
+		told = nil
 		accepted, err = client.StreamBatch(t.Context(), m, readership(n, -1), o)
 		var p *admin.Problem
 		if errors.As(err, &p) && p.Status == http.StatusConflict {
@@ -82,7 +84,10 @@ func TestAStreamIsAcceptedInBoundedMemory(t *testing.T) {
 	if accepted.Accepted != n || accepted.Refused != 0 || accepted.Replayed {
 		t.Fatalf("%+v", accepted)
 	}
-	peak := i.front.peak()
+	if len(told) == 0 || told[0] != (admin.BatchProgress{}) || *full && len(told) < 3 {
+		t.Errorf("what was told of it is %v", told)
+	}
+	lines, peak := len(told), i.front.peak()
 	again, err := client.StreamBatch(context.WithoutCancel(t.Context()), m, readership(n, -1), o)
 	if err != nil || again.ID != accepted.ID || !again.Replayed || again.Accepted != n {
 		t.Errorf("once more: %+v, %v", again, err)
@@ -101,7 +106,7 @@ func TestAStreamIsAcceptedInBoundedMemory(t *testing.T) {
 		t.Errorf("Redis has grown by %d bytes, of which %d are allowed; the server took %d at most", grown, allowed, peak)
 	}
 	const mega = 1_000_000
-	t.Logf("%d recipients and a file of %.1f MB: cut in the middle after %v, then accepted in %v (%.0f a second); the server's peak %d MB (idle %d MB), "+
+	t.Logf("%d recipients and a file of %.1f MB: cut in the middle after %v, then accepted in %v (%.0f a second), told in %d lines; the server's peak %d MB (idle %d MB), "+
 		"after the repetition %d MB; Redis grew by %d MB, allowed %d MB", n, float64(pdf)/mega, cut.Round(time.Millisecond), took.Round(time.Millisecond),
-		float64(n)/took.Seconds(), peak/mega, idle/mega, i.front.peak()/mega, grown/mega, allowed/mega)
+		float64(n)/took.Seconds(), lines, peak/mega, idle/mega, i.front.peak()/mega, grown/mega, allowed/mega)
 }
