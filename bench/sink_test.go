@@ -6,6 +6,7 @@ import (
 	"net"
 	"os/exec"
 	"strconv"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,32 +19,33 @@ import (
 // sink starts Postfix's smtp-sink on a free port; it accepts and forgets everything.
 func sink(t *testing.T) (address string) {
 	t.Helper()
-	path := tool(t, "smtp-sink")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address = l.Addr().String()
-	_ = l.Close()
-	c := exec.Command(path, "-u", "nobody", "-c", address, "1024")
+	address = freeAddress(t)
+	sinkAt(t, address)
+	return address
+}
+
+// sinkAt starts a sink at an address, until the test or stop ends it.
+func sinkAt(t *testing.T, address string) (stop func()) {
+	t.Helper()
+	c := exec.Command(tool(t, "smtp-sink"), "-u", "nobody", "-c", address, "1024")
 	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		_ = c.Process.Kill()
 		_ = c.Wait()
 	})
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	t.Cleanup(stop)
+	await(t, 10*time.Second, "smtp-sink to listen", func() bool {
 		conn, err := net.Dial("tcp", address)
-		if err == nil {
-			_ = conn.Close()
-			return address
+		if err != nil {
+			return false
 		}
-		if time.Now().After(deadline) {
-			t.Fatalf("smtp-sink does not listen: %v", err)
-		}
-	}
+		_ = conn.Close()
+		return true
+	})
+	return stop
 }
 
 // tool finds one of Postfix's programs, which Debian keeps where only root looks.
