@@ -11,8 +11,14 @@ import (
 
 // selector is a metric that an expression reads, and the labels that it asks of it.
 type selector struct {
-	metric string
-	labels []string
+	metric  string
+	matches []match
+}
+
+// match is one condition: values are all that would do, none if it asks for others than some.
+type match struct {
+	label  string
+	values []string
 }
 
 // reading is what an expression reads: its metrics, and the labels that it groups and matches by.
@@ -59,7 +65,7 @@ func read(expr string) reading {
 			if at(i+1) == "{" {
 				for i += 2; i < len(all) && all[i] != "}"; i++ {
 					if name.MatchString(all[i]) {
-						s.labels = append(s.labels, all[i])
+						s.matches = append(s.matches, matching(all[i], at(i+1), at(i+2)))
 					}
 				}
 			}
@@ -69,12 +75,23 @@ func read(expr string) reading {
 	return r
 }
 
+// plain are the alternatives of a regular expression that has nothing else.
+var plain = regexp.MustCompile(`^[a-z0-9_]+(\|[a-z0-9_]+)*$`)
+
+func matching(label, operator, quoted string) match {
+	m := match{label: label}
+	if value := strings.Trim(quoted, `"'`); operator == "=" || operator == "=~" && plain.MatchString(value) {
+		m.values = strings.Split(value, "|")
+	}
+	return m
+}
+
 var name = regexp.MustCompile(`^[a-zA-Z_:][a-zA-Z0-9_:]*$`)
 
 // ofTargets are labels that Prometheus adds to what it scrapes; namespace on Kubernetes.
 var ofTargets = []string{"job", "instance", "namespace"}
 
-// metrics are names with their labels, without those that Prometheus adds.
+// metrics are names with their labels, without those that Prometheus adds. Under "name label" are the values of a label, if they are known.
 type metrics map[string][]string
 
 // ofOthers are metrics that are none of ours: of Prometheus itself, and of its client library for Go.
@@ -117,9 +134,15 @@ func (m metrics) faults(expr string) []string {
 		for _, l := range labels {
 			union[l] = true
 		}
-		for _, l := range s.labels {
-			if known && !slices.Contains(labels, l) {
-				faults = append(faults, fmt.Sprintf("no label %s of %s", l, s.metric))
+		for _, match := range s.matches {
+			if known && !slices.Contains(labels, match.label) {
+				faults = append(faults, fmt.Sprintf("no label %s of %s", match.label, s.metric))
+			}
+			values, listed := m[s.metric+" "+match.label]
+			for _, v := range match.values {
+				if listed && !slices.Contains(values, v) {
+					faults = append(faults, fmt.Sprintf("no %s %s of %s", match.label, v, s.metric))
+				}
 			}
 		}
 	}
@@ -143,13 +166,16 @@ func (m metrics) recorded(expr string, added map[string]string) []string {
 }
 
 func TestNamesThatDoNotExistAreNoticed(t *testing.T) {
-	known := metrics{"a_total": {"kind"}, "a_seconds": {"kind"}, "b": nil, "job:a:sum": {"what"}}
+	known := metrics{"a_total": {"kind"}, "a_total kind": {"x", "y"}, "a_seconds": {"kind"}, "b": nil, "job:a:sum": {"what"}}
 	for expr, want := range map[string]string{
 		`sum by (kind, job) (rate(a_total{kind=~"x|y"}[5m] offset 1h)) > bool 1e3 and on (job) b == 0`:    "",
 		`histogram_quantile(0.9, sum by (kind, le) (rate(a_seconds_bucket{kind="x"}[$__rate_interval])))`: "",
 		`job:a:sum{what="x",instance="y"} unless on (job) b`:                                              "",
 		`max_over_time((max(b) > bool 180)[3m:30s])`:                                                      "",
 		`sum(rate(c_total[5m]))`:                    "no metric c_total",
+		`a_total{kind=~"x|z"}`:                      "no kind z of a_total",
+		`a_total{kind="z"} or a_total{kind!="z"}`:   "no kind z of a_total",
+		`a_total{kind=~"z.*",job="z"}`:              "",
 		`a_total{result="x"}`:                       "no label result of a_total",
 		`sum by (mailbox) (a_total)`:                "no label mailbox of what it is about",
 		`sum(a_total) by (mailbox)`:                 "no label mailbox of what it is about",

@@ -118,7 +118,7 @@ func alerted(t *testing.T, all map[string]*exported) {
 	expr := make(map[string]string)
 	for _, g := range file.Groups {
 		for _, r := range g.Rules {
-			expr[r.Record] = r.Expr
+			expr[r.Record] += "\n" + r.Expr // one record may have several rules
 		}
 	}
 	names := regexp.MustCompile(`[a-zA-Z_:][a-zA-Z0-9_:]*`)
