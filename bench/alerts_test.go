@@ -19,13 +19,19 @@ import (
 )
 
 // TestAnAlertFiresWhenTheProviderBreaksAndClears has a real Prometheus scrape real processes, with the rules that operators have: the
-// mail server goes away, the alert fires, it comes back, and nothing fires any more. In the short form alerts need not last before they fire;
-// the long form has the rules as they are.
+// mail server goes away, the alert fires, it comes back, and nothing fires any more. At one of these moments each query of the dashboard
+// shows something. In the short form alerts need not last before they fire; the long form has the rules as they are.
 func TestAnAlertFiresWhenTheProviderBreaksAndClears(t *testing.T) {
 	t.Parallel()
 	server := freeAddress(t)
 	stop := sinkAt(t, server)
-	i := install(t, providerAt(server, 5))
+	provider := providerAt(server, 5)
+	provider["limits"] = map[string]any{"concurrency": 5, "messages_per_minute": 10000}
+	provider["tenant_limits"] = map[string]any{"messages_per_minute": 10000}
+	i := install(t, provider)
+	if err := i.redis.Client.ConfigSet(t.Context(), "maxmemory", "1gb").Err(); err != nil {
+		t.Fatal(err)
+	}
 	worker := i.serve("--roles", "worker")
 	checkMetrics(t, worker.url)
 	checkMetrics(t, i.front.url)
@@ -37,6 +43,8 @@ func TestAnAlertFiresWhenTheProviderBreaksAndClears(t *testing.T) {
 	if delivered := p.value(`sum(postroom_messages_finished_total{result="delivered"})`); delivered != fmt.Sprint(len(ids)) {
 		t.Errorf("Prometheus knows of %s delivered messages, want %d", delivered, len(ids))
 	}
+	blank := queries(t)
+	p.show(blank)
 	if firing := p.alerts("firing"); len(firing) > 0 {
 		t.Errorf("%v fire while all is well", firing)
 	}
@@ -50,6 +58,10 @@ func TestAnAlertFiresWhenTheProviderBreaksAndClears(t *testing.T) {
 	}
 	await(t, 10*time.Minute, "the alert to fire", func() bool { return slices.Contains(p.alerts("firing"), alert) })
 	fired := time.Since(broken)
+	p.show(blank)
+	for expr, panel := range blank {
+		t.Errorf("the panel %q shows nothing: %s", panel, expr)
+	}
 	if *full && slices.Contains(p.alerts("firing"), "PostroomNoMailDelivered") {
 		t.Error("held mail may go, says an alert")
 	}
@@ -91,7 +103,7 @@ type monitor struct {
 // lasting is how long an alert's condition has to last.
 var lasting = regexp.MustCompile(`(?m)^(\s+for:) .*$`)
 
-// watch starts a Prometheus with the alert rules, that scrapes servers several times a second.
+// watch starts a Prometheus with the alert rules, that scrapes servers often.
 func watch(t *testing.T, servers ...string) *monitor {
 	t.Helper()
 	folder := t.TempDir()
@@ -101,8 +113,8 @@ func watch(t *testing.T, servers ...string) *monitor {
 	}
 	interval := "5s"
 	if !*full {
-		interval = "250ms"
-		rules = lasting.ReplaceAll(rules, []byte("$1 1s"))
+		interval = "1s"
+		rules = lasting.ReplaceAll(rules, []byte("$1 2s"))
 	}
 	var targets []string
 	for _, s := range servers {
@@ -148,6 +160,45 @@ func watch(t *testing.T, servers ...string) *monitor {
 		return response.StatusCode == http.StatusOK
 	})
 	return p
+}
+
+// queries gives those of the dashboard, with its variables filled in, and the panel of each.
+func queries(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("../deploy/grafana/postroom.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		t.Fatal(err)
+	}
+	variables := strings.NewReplacer("$__rate_interval", "1m", "$job", "postroom", "$namespace", ".*", "$mailbox", ".*")
+	all := map[string]string{}
+	for _, panel := range dashboard.Panels {
+		for _, target := range panel.Targets {
+			all[variables.Replace(target.Expr)] = panel.Title
+		}
+	}
+	if len(all) == 0 {
+		t.Fatal("the dashboard has no queries")
+	}
+	return all
+}
+
+// show forgets the queries that something comes of.
+func (p *monitor) show(blank map[string]string) {
+	p.t.Helper()
+	for expr := range blank {
+		if p.value(expr) != "" {
+			delete(blank, expr)
+		}
+	}
 }
 
 // ask asks Prometheus's API.
