@@ -54,15 +54,9 @@ func (n *connection) connect() (*admin.Client, error) {
 	if err := n.check(); err != nil {
 		return nil, err
 	}
-	base, from := n.url, "--url"
-	if base == "" {
-		base, from = os.Getenv("POSTROOM_URL"), "POSTROOM_URL"
-	}
-	if base == "" {
-		base = defaultURL
-	}
-	if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return nil, usage("%s: it is not of the form https://postroom.example.com", from) // err would repeat a password
+	base, err := n.server()
+	if err != nil {
+		return nil, err
 	}
 	token, err := n.token()
 	if err != nil {
@@ -77,6 +71,21 @@ func (n *connection) connect() (*admin.Client, error) {
 		hc.Transport = listing{http.DefaultTransport}
 	}
 	return admin.NewClient(base, token, hc)
+}
+
+// server gives the URL of the server.
+func (n *connection) server() (string, error) {
+	base, from := n.url, "--url"
+	if base == "" {
+		base, from = os.Getenv("POSTROOM_URL"), "POSTROOM_URL"
+	}
+	if base == "" {
+		base = defaultURL
+	}
+	if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+		return "", usage("%s: it is not of the form https://postroom.example.com", from) // err would repeat a password
+	}
+	return base, nil
 }
 
 // listing asks for the id of every message of a batch, which the client by itself does not.
