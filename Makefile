@@ -8,7 +8,7 @@ TESTARGS ?=
 FULL := $(GO) test ./bench -count=1 -v -timeout 90m -full $(TESTARGS)
 STATICCHECK := $(GO) tool -modfile=tools/go.mod staticcheck
 
-.PHONY: help test lint format-check build bench proof chaos fuzz deps clean
+.PHONY: help test lint format-check build bench proof chaos fuzz deploy-check deps clean
 
 help:
 	@echo 'make test    formatting, vet, staticcheck, the rules of the tree (arrows_test.go), all tests with -race'
@@ -18,6 +18,7 @@ help:
 	@echo 'make proof   the long proofs: every part arrives once, an interrupted request, clocks apart, limits, refusals'
 	@echo 'make chaos   kill workers, network and Redis while mail goes out; requeue, cancel and expire it, too'
 	@echo 'make fuzz    every fuzzer for FUZZTIME=$(FUZZTIME)'
+	@echo 'make deploy-check   helm lint and template, manifests and compose file by their own types; builds helm the first time: minutes'
 	@echo 'make deps    install the servers that the tests start (Debian, as root)'
 	@echo 'make clean   remove what was built'
 
@@ -56,6 +57,10 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$fuzzer\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$package; \
 		done; \
 	done
+
+# What go test ./deploy can't: helm and the types of Kubernetes take minutes to build, once.
+deploy-check: build
+	cd tools/deploy && $(GO) run . ../.. ../../bin/postroom
 
 deps:
 	@.ci/deps
