@@ -1,5 +1,6 @@
-// What can be told without Docker, helm and a cluster; make deploy-check does the rest.
 package deploy_test
+
+// What can be told of what is installed without Docker, helm and a cluster; make deploy-check does the rest.
 
 import (
 	"bufio"
@@ -123,7 +124,6 @@ func TestTheComposeFileStartsAsItStands(t *testing.T) {
 		}
 		Volumes map[string]any
 	}](t, "compose/compose.yaml")
-	var missing []string // of the rules and the dashboard, which may come later
 	for name, s := range compose.Services {
 		for _, port := range s.Ports {
 			if !strings.HasPrefix(port, "127.0.0.1:") {
@@ -136,8 +136,6 @@ func TestTheComposeFileStartsAsItStands(t *testing.T) {
 				if _, ok := compose.Volumes[source]; !ok {
 					t.Errorf("%s: there is no volume %s", name, source)
 				}
-			} else if _, err := os.Stat(filepath.Join("compose", filepath.Dir(source))); err != nil {
-				missing = append(missing, source)
 			} else if info, err := os.Stat(filepath.Join("compose", source)); err != nil || !info.Mode().IsRegular() {
 				t.Errorf("%s mounts %s, which is no file: %v", name, source, err)
 			}
@@ -151,9 +149,6 @@ func TestTheComposeFileStartsAsItStands(t *testing.T) {
 		if name != "POSTROOM_TOKEN_FILE" && !slices.Contains(variables(t), name) {
 			t.Errorf("postroom: no such variable: %s", name)
 		}
-	}
-	if len(missing) > 0 {
-		t.Skipf("not there yet: %s", missing)
 	}
 }
 
