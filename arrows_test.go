@@ -49,6 +49,11 @@ var arrows = map[string][]string{
 var reserved = map[string][]string{
 	"github.com/hibiken/asynq": {"queue", "bench"},
 	"golang.org/x/oauth2":      {"provider/oauth"},
+	// Only the process as a whole decides where spans go.
+	"go.opentelemetry.io":                {"queue", "worker", "admin", "cmd/postroom", "bench"},
+	"go.opentelemetry.io/otel/sdk":       {"cmd/postroom", "bench"},
+	"go.opentelemetry.io/otel/exporters": {"cmd/postroom", "bench"},
+	"go.opentelemetry.io/proto":          {"cmd/postroom", "bench"},
 }
 
 // standardOnly lists packages that import the standard library and nothing else.
@@ -94,6 +99,10 @@ func TestABrokenRuleIsNoticed(t *testing.T) {
 		"asynq in queue":         {"queue/a.go", `package queue; import "github.com/hibiken/asynq"`, ""},
 		"asynq elsewhere":        {"worker/a.go", `package worker; import "github.com/hibiken/asynq"`, "only queue, bench may import"},
 		"asynq below":            {"cmd/postroom/a.go", `package main; import "github.com/hibiken/asynq/x"`, "only queue, bench may import"},
+		"spans in queue":         {"queue/a.go", `package queue; import "go.opentelemetry.io/otel/trace"`, ""},
+		"spans in a sender":      {"provider/smtp/a.go", `package smtp; import "go.opentelemetry.io/otel/trace"`, "only queue, worker, admin"},
+		"an exporter in worker":  {"worker/a.go", `package worker; import "go.opentelemetry.io/otel/exporters/otlp/otlptrace"`, "only cmd/postroom, bench may import"},
+		"the SDK in a test":      {"queue/a_test.go", `package queue; import "go.opentelemetry.io/otel/sdk/trace"`, "only cmd/postroom, bench may import"},
 		"a name like asynq":      {"worker/a.go", `package worker; import "github.com/hibiken/asynqmon"`, ""},
 		"a library in mail":      {"mail/a.go", `package mail; import "github.com/oklog/ulid/v2"`, "standard library only"},
 		"a library in mail/mime": {"mail/mime/a.go", `package mime; import "github.com/emersion/go-message"`, ""},

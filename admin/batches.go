@@ -23,7 +23,7 @@ func (h *handler) registerBatches() {
 		"With Accept: application/x-ndjson the answer to such a body begins as soon as the message is taken, and tells about every second how many lines were " +
 		"read: read it while you send. Its last line is what would be the answer without, or a problem, with its status."
 	op.DefaultStatus = http.StatusAccepted
-	op.Parameters = []*huma.Param{idempotencyKey()}
+	op.Parameters = append(traceHeaders(), idempotencyKey())
 	op.Responses["202"] = &huma.Response{Description: "The batch was accepted, but for the recipients who are refused.", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: h.api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[BatchAccepted](), true, "")}}}
 	op.Responses["200"] = &huma.Response{Description: "What happens, line by line, if that was asked for.", Content: map[string]*huma.MediaType{
@@ -65,6 +65,7 @@ func (h *handler) sendBatch(ctx context.Context, in *sendBatchInput) (*sendBatch
 	if in.Mode == "strict" {
 		options = append(options, queue.Strict())
 	}
+	ctx = traced(ctx, in.request.Header)
 	var receipt queue.BatchReceipt
 	var s *streaming
 	if isStream(in.request) {

@@ -71,6 +71,9 @@ type backend interface {
 	Outgoing(ctx context.Context, id string) (*mail.Outgoing, error)
 	StoreContent(ctx context.Context, name, contentType string, r io.Reader) (*queue.StoredContent, error)
 	Content(ctx context.Context, id string) (*queue.StoredContent, error)
+	LogLevel(context.Context) (*queue.LogLevel, error)
+	SetLogLevel(ctx context.Context, level slog.Level, d time.Duration, by queue.Author) (*queue.LogLevel, error)
+	ResetLogLevel(ctx context.Context, by queue.Author) error
 	Ping(context.Context) error
 	providerBackend
 }
@@ -130,6 +133,7 @@ func newHandler(o Options, q backend) *handler {
 	h.registerFailed()
 	h.registerProvider()
 	h.registerAudit()
+	h.registerLog()
 	h.registerHealth()
 	h.mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}))
 	document(h.api.OpenAPI())

@@ -203,15 +203,24 @@ const (
 
 // ParsePause reads how long a pause is to last: a duration of Go, or a number of days such as "7d"; from 1s to 30d.
 func ParsePause(s string) (time.Duration, error) {
+	d, err := parseTime(s, longPause)
+	if err != nil {
+		return 0, errors.New("admin: the duration of a pause " + pauseFault)
+	}
+	return d, nil
+}
+
+// parseTime reads how long something is to last, from a second to longest.
+func parseTime(s string, longest time.Duration) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if number, ok := strings.CutSuffix(s, "d"); ok {
 		var days float64
-		if days, err = strconv.ParseFloat(number, 64); days >= 0 && days <= longPause.Hours()/24 {
+		if days, err = strconv.ParseFloat(number, 64); days >= 0 && days <= longest.Hours()/24 {
 			d = time.Duration(days * float64(day))
 		}
 	}
-	if err != nil || d < shortPause || d > longPause {
-		return 0, errors.New("admin: the duration of a pause " + pauseFault)
+	if err != nil || d < shortPause || d > longest {
+		return 0, errors.New("admin: out of range")
 	}
 	return d, nil
 }

@@ -24,7 +24,7 @@ func (h *handler) registerMessages() {
 	op := h.operation(Producer, http.MethodPost, "/v1/messages", "sendMessage", "Accept one message", withMail)
 	op.Description = "When the answer is 202 the message will be sent, whatever happens to any process. Templates are for batches: a single message goes out as it is."
 	op.DefaultStatus = http.StatusAccepted
-	op.Parameters = []*huma.Param{idempotencyKey()}
+	op.Parameters = append(traceHeaders(), idempotencyKey())
 	huma.Register(h.api, op, h.sendMessage)
 	h.takes(op.Path, reflect.TypeFor[mail.Message]())
 
@@ -57,7 +57,7 @@ func (h *handler) sendMessage(ctx context.Context, in *sendMessageInput) (*sendM
 	if err := h.may(ctx, &m, ""); err != nil {
 		return nil, err
 	}
-	receipt, err := h.queue.Enqueue(ctx, m, idempotency)
+	receipt, err := h.queue.Enqueue(traced(ctx, in.request.Header), m, idempotency)
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -320,8 +321,8 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 			}
 		}
 	}
-	if paths != 25 {
-		t.Errorf("%d operations were tried, want 25", paths)
+	if paths != 28 {
+		t.Errorf("%d operations were tried, want 28", paths)
 	}
 }
 
@@ -468,6 +469,11 @@ func (f faulty) StoreContent(context.Context, string, string, io.Reader) (*queue
 }
 func (f faulty) Content(context.Context, string) (*queue.StoredContent, error) { return nil, f.fail() }
 func (f faulty) Ping(context.Context) error                                    { return f.fail() }
+func (f faulty) LogLevel(context.Context) (*queue.LogLevel, error)             { return nil, f.fail() }
+func (f faulty) SetLogLevel(context.Context, slog.Level, time.Duration, queue.Author) (*queue.LogLevel, error) {
+	return nil, f.fail()
+}
+func (f faulty) ResetLogLevel(context.Context, queue.Author) error { return f.fail() }
 
 // late is a queue that knows of everything, and then fails.
 type late struct {
@@ -542,6 +548,9 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 				a.call(t, "POST", "/v1/provider/test", adminToken, `{"to": "ada@example.net"}`),
 				a.call(t, "POST", "/v1/provider/reseal", adminToken, ""),
 				a.call(t, "GET", "/v1/audit", adminToken, ""),
+				a.call(t, "GET", "/v1/log", adminToken, ""),
+				a.call(t, "PUT", "/v1/log", adminToken, `{"level": "debug"}`),
+				a.call(t, "DELETE", "/v1/log", adminToken, ""),
 			}
 			if test.want != invalidMessage { // what it finds wrong with a filter is no fault of a message
 				replies = append(replies,

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"compress/gzip"
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -227,10 +229,28 @@ func (c *secrecy) check(s *login) {
 	c.texts["--check-config, "+s.name] = p.stdout.String() + p.stderr.String()
 }
 
+// collector takes spans by OTLP and keeps what comes as it is; a string in protobuf is its bytes.
+func collector(t testing.TB) (url string, spans *log) {
+	spans = &log{}
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		unzipped, err := gzip.NewReader(r.Body)
+		if err == nil {
+			_, err = io.Copy(spans, unzipped)
+		}
+		if err != nil {
+			t.Errorf("what a collector gets can't be read: %v", err)
+		}
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, spans
+}
+
 // TestSecretsAreNowhereToBeFound does with each sort of settings what can be done, and searches everything for every secret.
 func TestSecretsAreNowhereToBeFound(t *testing.T) {
 	t.Parallel()
-	c := &secrecy{choice: choose(t, 3, map[string]any{"log": map[string]any{"level": "debug"}}, "api,worker"), texts: map[string]string{}}
+	endpoint, spans := collector(t)
+	c := &secrecy{choice: choose(t, 3, map[string]any{"log": map[string]any{"level": "debug"}, "tracing": map[string]any{"endpoint": endpoint}}, "api,worker"),
+		texts: map[string]string{}}
 	other, strange := newKey(), "pr_"+rand.Text()
 	secrets := map[string]string{"a token that nobody has": strange}
 	for k, text := range c.tokens {
@@ -295,6 +315,13 @@ func TestSecretsAreNowhereToBeFound(t *testing.T) {
 	c.texts["the log"], c.texts["the log of the second process"] = first.stderr.String(), c.front.stderr.String()
 	c.texts["the log of the third process"] = third.stderr.String()
 	c.texts["what they print"] = c.recorder.text.String()
+	await(t, time.Minute, "the spans of attempts", func() bool { return strings.Count(spans.String(), "process postroom") >= len(sorts) })
+	c.texts["the spans"] = spans.String()
+	for _, address := range []string{"nobody@example.net", "ada@example.net"} {
+		if strings.Contains(c.texts["the spans"]+c.texts["the log"], address) {
+			t.Errorf("the spans or the log have %s", address)
+		}
+	}
 	if strings.Count(c.texts["the log"], "level=DEBUG") < 10 || c.recorder.answers < 50 {
 		t.Errorf("the log has %d bytes, and %d answers were kept: this proves nothing", len(c.texts["the log"]), c.recorder.answers)
 	}

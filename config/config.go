@@ -30,6 +30,7 @@ type Config struct {
 	Content Content `yaml:"content"`
 	Metrics Metrics `yaml:"metrics"`
 	Log     Log     `yaml:"log"`
+	Tracing Tracing `yaml:"tracing"`
 	Network Network `yaml:"network"`
 	// Provider makes the provider declarative: API and console show it and do not change it. Nil if the provider is set
 	// through them.
@@ -164,6 +165,16 @@ type Log struct {
 	Format string `yaml:"format"` // text or json
 }
 
+// Tracing sends spans to a collector of OpenTelemetry, by OTLP over HTTP.
+type Tracing struct {
+	// Endpoint is a URL such as http://127.0.0.1:4318; without a path /v1/traces is meant. Empty: nothing is traced.
+	Endpoint string `yaml:"endpoint"`
+	// Headers go with each request.
+	Headers map[string]provider.Secret `yaml:"headers"`
+	// SampleRatio is the share of messages that is traced, of those whose producer has not decided it; 0 to 1.
+	SampleRatio float64 `yaml:"sample_ratio"`
+}
+
 // Network says where providers can't be, whoever sets them.
 type Network struct {
 	// Forbidden lists the IP addresses and networks that no connection to a provider goes to; empty forbids none.
@@ -205,6 +216,7 @@ func base() *Config {
 		Content: Content{MaxBytes: 1024 * mebibyte, KeptFor: 24 * time.Hour},
 		Metrics: Metrics{Mailboxes: 100},
 		Log:     Log{Level: "info", Format: "text"},
+		Tracing: Tracing{Headers: map[string]provider.Secret{}, SampleRatio: 1},
 		Network: Network{Forbidden: provider.DefaultForbidden()},
 	}
 }

@@ -3,9 +3,12 @@ package config
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -160,6 +163,7 @@ func TestNothingShowsASecret(t *testing.T) {
 	c := Default()
 	c.Redis.URL = "redis://:" + secret + "@127.0.0.1:6379/0"
 	c.Secrets.Keys = []provider.Secret{secret}
+	c.Tracing.Headers = map[string]provider.Secret{"Authorization": secret}
 	c.Provider = &provider.Settings{Kind: provider.KindSMTP}
 	c.Provider.SMTP.Auth.Password = secret
 	c.Provider.SMTP.Auth.OAuth2.ClientSecret = secret
@@ -251,11 +255,51 @@ func TestEveryKeyHasItsVariable(t *testing.T) {
 func TestEveryKeyCanBeRead(t *testing.T) {
 	for _, k := range keys() {
 		v := k.in(Default())
-		if v.Kind() == reflect.Slice {
+		if v.Kind() == reflect.Slice || v.Kind() == reflect.Map {
 			v = reflect.New(v.Type().Elem()).Elem()
 		}
 		if sectionType(v.Type()) == nil {
 			setText(v, "1") // It panics for a type without a way.
+		}
+	}
+}
+
+func TestHeadersOfTracing(t *testing.T) {
+	want := map[string]provider.Secret{"Authorization": "Bearer 0123", "x-tenant": "1e3"}
+	c := mustLoad(t, "tracing: {endpoint: 'http://127.0.0.1:4318', headers: {Authorization: Bearer 0123, x-tenant: 1e3}, sample_ratio: 0.1}")
+	if !maps.Equal(c.Tracing.Headers, want) || c.Tracing.SampleRatio != 0.1 {
+		t.Errorf("%#v", c.Tracing)
+	}
+	const js = `{"Authorization": "Bearer 0123", "x-tenant": "1e3"}`
+	file := filepath.Join(t.TempDir(), "headers")
+	if err := os.WriteFile(file, []byte(js+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, variable := range []string{"POSTROOM_TRACING_HEADERS=" + js, "POSTROOM_TRACING_HEADERS_FILE=" + file} {
+		c, err := Load("", []string{variable})
+		if err != nil || !maps.Equal(c.Tracing.Headers, want) {
+			t.Errorf("%s: %v, %v", variable, c, err)
+		}
+	}
+	for text, path := range map[string]string{
+		"headers: [a]":                         "tracing.headers",
+		"headers: {a: {b: c}}":                 "tracing.headers.a",
+		"headers: {'a b': c}":                  "tracing.headers",
+		`headers: {a: "hunter2\nX: y"}`:        "tracing.headers",
+		"endpoint: 127.0.0.1:4318":             "tracing.endpoint",
+		"endpoint: 'ftp://127.0.0.1'":          "tracing.endpoint",
+		"endpoint: 'http://u:hunter2@x:4318'":  "tracing.endpoint",
+		"endpoint: 'http://x:4318/?a=hunter2'": "tracing.endpoint",
+		"sample_ratio: 1.5":                    "tracing.sample_ratio",
+	} {
+		f := filepath.Join(t.TempDir(), "postroom.yaml")
+		if err := os.WriteFile(f, []byte("tracing: {"+text+"}"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Load(f, nil)
+		faults := (*Error)(nil)
+		if !errors.As(err, &faults) || len(faults.Faults) != 1 || faults.Faults[0].Path != path || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: %v", text, err)
 		}
 	}
 }

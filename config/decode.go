@@ -75,6 +75,10 @@ func (d *decoder) value(path string, node ast.Node, v reflect.Value) {
 		d.list(path, node, v)
 		return
 	}
+	if v.Kind() == reflect.Map {
+		d.mapping(path, node, v)
+		return
+	}
 	text, ok := scalar(node)
 	if !ok {
 		d.fault(path, node, "want "+wanted(v.Type()), dangerUnread, "write one plain value, without a list, a map, an anchor or a tag")
@@ -128,6 +132,22 @@ func (d *decoder) list(path string, node ast.Node, v reflect.Value) {
 		list = reflect.Append(list, element)
 	}
 	v.Set(list)
+}
+
+// mapping reads names that are the operator's own, each with a plain value.
+func (d *decoder) mapping(path string, node ast.Node, v reflect.Value) {
+	mapping, ok := node.(*ast.MappingNode)
+	if !ok {
+		d.fault(path, node, "want names with values", dangerUnread, "write {name: value}, or each name on a line of its own, indented")
+		return
+	}
+	all := reflect.MakeMap(v.Type())
+	for _, entry := range mapping.Values {
+		name, element := keyName(entry.Key), reflect.New(v.Type().Elem()).Elem()
+		d.value(join(path, name), entry.Value, element)
+		all.SetMapIndex(reflect.ValueOf(name), element)
+	}
+	v.Set(all)
 }
 
 func (d *decoder) fault(path string, node ast.Node, problem, danger, remedy string) {

@@ -41,7 +41,7 @@ func (k key) env() string { return envPrefix + strings.ToUpper(strings.ReplaceAl
 // secret reports whether the value can also come from a file named by env()_FILE.
 func (k key) secret() bool {
 	t := k.typ
-	if t.Kind() == reflect.Slice {
+	if t.Kind() == reflect.Slice || t.Kind() == reflect.Map {
 		t = t.Elem()
 	}
 	return t == reflect.TypeFor[provider.Secret]()

@@ -131,10 +131,12 @@ func (d *decoder) secretFile(path, variable, file string) (text string, ok bool)
 	return strings.TrimSuffix(text, "\r"), true
 }
 
-// variable reads a value of the environment: lists of plain values separated by commas or newlines, others as JSON.
+// variable reads a value of the environment: lists of plain values separated by commas or newlines, others, and names with values, as JSON.
 func (d *decoder) variable(k key, text string, v reflect.Value) {
 	d.where[k.path] = d.source
 	switch {
+	case v.Kind() == reflect.Map:
+		d.document(k.path, []byte(text), v)
 	case v.Kind() != reflect.Slice:
 		if problem := setText(v, text); problem != "" {
 			d.faults = append(d.faults, Fault{k.path, d.source, problem, dangerUnread, remedyValue})

@@ -5,12 +5,16 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/net/http/httpguts"
 
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
@@ -46,6 +50,7 @@ func (c *Config) Validate() []Fault {
 	between(&f, "metrics.mailboxes", c.Metrics.Mailboxes, 0, 10_000, "Prometheus would have to keep too many series")
 	f.oneOf("log.level", c.Log.Level, "what matters would be missing from the log", "debug", "info", "warn", "error")
 	f.oneOf("log.format", c.Log.Format, "whatever reads the log would not understand it", "text", "json")
+	f.tracing(c)
 	f.network(c)
 	f.provider(c)
 	return f
@@ -103,6 +108,23 @@ func (f *faults) http(c *Config) {
 		f.add("http.max_bodies_bytes", fmt.Sprintf("%d is less than http.max_body_bytes, %d", c.HTTP.MaxBodiesBytes, c.HTTP.MaxBodyBytes),
 			"the largest requests are refused at all times", "raise it, or lower http.max_body_bytes")
 	}
+}
+
+func (f *faults) tracing(c *Config) {
+	if c.Tracing.Endpoint != "" {
+		u, err := url.Parse(c.Tracing.Endpoint)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			f.add("tracing.endpoint", "it is not of the form http://host:port or https://host:port/path", "no span would arrive anywhere",
+				"write the collector's address for OTLP over HTTP, such as http://127.0.0.1:4318; a password goes to tracing.headers")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Tracing.Headers)) {
+		if !httpguts.ValidHeaderFieldName(name) || !httpguts.ValidHeaderFieldValue(c.Tracing.Headers[name].Reveal()) {
+			f.add("tracing.headers", fmt.Sprintf("%q can't be a header with this value", name), "the collector would refuse every request",
+				"write a name such as Authorization, and a value on one line")
+		}
+	}
+	between(f, "tracing.sample_ratio", c.Tracing.SampleRatio, 0, 1, "it is not clear what would be traced")
 }
 
 func (f *faults) auth(c *Config) {

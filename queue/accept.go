@@ -16,6 +16,9 @@ import (
 
 	"github.com/oklog/ulid/v2"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/postroom/postroom/mail"
 )
@@ -64,6 +67,19 @@ func Idempotency(scope, key string) Option {
 // error it may only have been accepted if that error came from the connection to Redis (use Idempotency to repeat safely).
 // A message with faults is refused with a *mail.Invalid that names them all.
 func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) (Receipt, error) {
+	ctx, s := q.beginSending(ctx)
+	receipt, err := q.enqueue(ctx, &m, s.context, options)
+	if s.span != nil {
+		s.end(err, &m, semconv.MessagingMessageID(receipt.ID), attribute.Bool("postroom.replayed", receipt.Replayed))
+	}
+	if err == nil && !receipt.Replayed {
+		q.logAccepted(ctx, "message", receipt.ID, &m, 1, s.context)
+	}
+	return receipt, err
+}
+
+// enqueue accepts a message with its producer's trace context. It writes m in its canonical form.
+func (q *Queue) enqueue(ctx context.Context, m *mail.Message, producer trace.SpanContext, options []Option) (Receipt, error) {
 	var a accepting
 	for _, o := range options {
 		o(&a)
@@ -76,7 +92,7 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	if m.Attachments, err = stored.identified(ctx, attachments); err != nil {
 		return Receipt{}, err
 	}
-	fingerprint, err := fingerprintOf(m)
+	fingerprint, err := fingerprintOf(*m)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -94,7 +110,7 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 
 	id := ulid.Make().String()
 	it := item{Recipient: mail.Recipient{To: m.To}, Cc: m.Cc, Bcc: m.Bcc}
-	blob, err := encodeContent(shared(m), false)
+	blob, err := encodeContent(shared(*m), false)
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -109,7 +125,7 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	if len(blob) > filesCounted || len(refs.ids) > 0 {
 		r.head[headFiles] = strconv.Itoa(inside)
 	}
-	r.head[headRefs] = refs.encode()
+	r.head[headRefs], r.head[headTrace] = refs.encode(), traceText(producer)
 	if err := r.setItem(it, m.Metadata); err != nil {
 		return Receipt{}, err
 	}

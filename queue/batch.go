@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.37.0"
 
 	"github.com/postroom/postroom/mail"
 )
@@ -86,6 +88,7 @@ type BatchStream struct {
 	own         refs              // of the messages in args
 	ownAt       map[string]string // where in the request each of them was met first
 	record      record
+	sending     sending
 }
 
 // keyHeld is how long an idempotency key stays marked while its request is silent, and keyRenewed how often the mark is renewed.
@@ -103,6 +106,17 @@ func (q *Queue) OpenBatch(ctx context.Context, m mail.Message, options ...Option
 // openBatch begins a batch. Without a mark, which what is accepted in one go does not need, a request under way with the same key
 // decides at its commit which of them is accepted.
 func (q *Queue) openBatch(ctx context.Context, m mail.Message, mark string, options []Option) (*BatchStream, error) {
+	ctx, sending := q.beginSending(ctx)
+	s, err := q.beginBatch(ctx, m, mark, options)
+	if err != nil {
+		sending.end(err, nil)
+		return nil, err
+	}
+	s.sending = sending
+	return s, nil
+}
+
+func (q *Queue) beginBatch(ctx context.Context, m mail.Message, mark string, options []Option) (*BatchStream, error) {
 	var a accepting
 	for _, o := range options {
 		o(&a)
@@ -284,6 +298,9 @@ func (s *BatchStream) begin(ctx context.Context) error {
 	if !m.SendAt.IsZero() {
 		fields = append(fields, "send_at", milli(m.SendAt))
 	}
+	if producer := traceText(s.sending.context); producer != "" {
+		fields = append(fields, "trace", producer)
+	}
 	for name, v := range map[string]any{"metadata": m.Metadata, "copies": [2][]mail.Address{m.Cc, m.Bcc}} {
 		if (name == "metadata" && len(m.Metadata) == 0) || (name == "copies" && len(m.Cc)+len(m.Bcc) == 0) {
 			continue
@@ -351,6 +368,18 @@ func (s *BatchStream) Count() (n, refused int) { return s.n, len(s.refused) }
 // Commit accepts the batch: when it returns without an error its messages will be sent, whatever process dies; with an error it may
 // only have been accepted if that error came from the connection to Redis (use Idempotency to repeat safely).
 func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
+	receipt, err := s.commit(ctx)
+	if s.sending.span != nil {
+		s.sending.end(err, &s.m, attribute.String("postroom.batch", receipt.ID), semconv.MessagingBatchMessageCount(receipt.Accepted),
+			attribute.Int("postroom.refused", len(receipt.Refused)), attribute.Bool("postroom.replayed", receipt.Replayed))
+	}
+	if err == nil && receipt.ID != "" && !receipt.Replayed {
+		s.queue.logAccepted(ctx, "batch", receipt.ID, &s.m, receipt.Accepted, s.sending.context)
+	}
+	return receipt, err
+}
+
+func (s *BatchStream) commit(ctx context.Context) (BatchReceipt, error) {
 	fingerprint := hex.EncodeToString(s.hash.Sum(nil)[:16])
 	if s.before != "" {
 		if s.was != fingerprint {
@@ -391,7 +420,7 @@ func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
 		return BatchReceipt{}, err
 	}
 	if given != id {
-		s.Discard(ctx)
+		s.discard(ctx)
 		return s.queue.receiptAgain(ctx, given, s.n)
 	}
 	s.ended = true
@@ -401,6 +430,11 @@ func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
 
 // Discard drops what was staged and not committed. It does nothing after Commit has accepted the batch, and may be called always.
 func (s *BatchStream) Discard(ctx context.Context) {
+	s.sending.end(errDiscarded, nil)
+	s.discard(ctx)
+}
+
+func (s *BatchStream) discard(ctx context.Context) {
 	if s.ended {
 		return
 	}

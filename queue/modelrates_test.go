@@ -176,7 +176,7 @@ func (m *model) next(rt *rapid.T, turn *Turn, last *Settlement) {
 	want := before.first(m, turn.key)
 	m.nextAll(rt, []*Turn{turn}, []*Settlement{nil})
 	a, answer := m.open[turn], m.rate.answer
-	if m.wire.twice.Load() || answer.stale > 0 || answer.ended != "" || m.hush.aside[m.senders[want]] {
+	if m.wire.twice.Load() || answer.stale > 0 || len(answer.ended) > 0 || m.hush.aside[m.senders[want]] {
 		return // others stood before it, and are gone
 	}
 	if want != "" && turn.unit != "" && answer.what == "idle" {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/postroom/postroom/mail"
 )
@@ -54,6 +55,9 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics; default: they are not exported.
 	Registerer prometheus.Registerer
+	// TracerProvider takes a span for each message or batch that is accepted; default: none. Without it, too, the span that the
+	// caller's context carries goes with the mail if it is sampled, and attempts link to it.
+	TracerProvider trace.TracerProvider
 }
 
 // Queue is a connection to the mail of one installation. Safe for concurrent use.
@@ -65,6 +69,7 @@ type Queue struct {
 	options Options
 	log     *slog.Logger
 	metrics *metrics
+	tracer  trace.Tracer // nil: no spans
 	known   known
 	recent  recent
 }
@@ -101,6 +106,9 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	}
 	q := &Queue{redis: o.Client, prefix: "{" + o.Namespace + "}:", options: o, log: o.Logger, metrics: newMetrics(),
 		recent: recent{lasts: time.Second}}
+	if o.TracerProvider != nil {
+		q.tracer = o.TracerProvider.Tracer(instrumentation)
+	}
 	if q.redis == nil {
 		parsed, err := redis.ParseURL(o.URL)
 		if err != nil {

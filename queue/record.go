@@ -63,6 +63,7 @@ const (
 	headKept     // what the sender keeps of it at the provider between attempts
 	headFiles    // the number of its own files, if its content is large or it refers to others
 	headRefs     // stored files that it refers to, beside those of its batch: see refs.encode
+	headTrace    // trace context of a single message's producer: see traceText
 	headFields
 )
 

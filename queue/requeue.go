@@ -52,13 +52,14 @@ func (q *Queue) Requeue(ctx context.Context, f FailedFilter, o SelectionOptions)
 			step.Done += len(goes)
 			return nil
 		}
-		counts, err := q.run(ctx, "requeue", selected(token(6), goes)...).Int64Slice()
+		counts, err := q.run(ctx, "requeue", selected(token(6), goes)...).Slice()
 		if err != nil {
 			return fmt.Errorf("queue: requeue: %w", err)
 		}
-		step.Done += int(counts[0])
-		step.Cancelled += int(counts[1])
-		step.Unreadable += int(counts[2])
+		step.Done += number(counts[0])
+		step.Cancelled += number(counts[1])
+		step.Unreadable += number(counts[2])
+		q.logChanged(ctx, "requeued", goes, counts[3])
 		return nil
 	})
 }
@@ -71,12 +72,13 @@ func (q *Queue) DeleteFailed(ctx context.Context, f FailedFilter, o SelectionOpt
 			step.Done += len(messages)
 			return nil
 		}
-		counts, err := q.run(ctx, "delete", selected(q.options.DeliveredMax, messages)...).Int64Slice()
+		counts, err := q.run(ctx, "delete", selected(q.options.DeliveredMax, messages)...).Slice()
 		if err != nil {
 			return fmt.Errorf("queue: delete failed: %w", err)
 		}
-		step.Done += int(counts[0])
-		step.Unreadable += int(counts[1])
+		step.Done += number(counts[0])
+		step.Unreadable += number(counts[1])
+		q.logChanged(ctx, "deleted", messages, counts[2])
 		return nil
 	})
 }
@@ -126,4 +128,10 @@ func selected(first any, messages []*failedMessage) []any {
 		args = append(args, m.id, m.record.head[headWhen])
 	}
 	return args
+}
+
+// number reads an integer of a script's answer.
+func number(v any) int {
+	n, _ := v.(int64)
+	return int(n)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -171,11 +172,11 @@ func (q *Queue) Batch(ctx context.Context, id string) (*BatchStatus, error) {
 // CancelMessage ends a message that nobody is sending. It gives ErrTooLate if it is being sent or has ended otherwise, and
 // nil if it was cancelled before.
 func (q *Queue) CancelMessage(ctx context.Context, id string) error {
-	answer, err := q.run(ctx, "cancel", id, q.options.DeliveredMax).Text()
+	answer, err := q.run(ctx, "cancel", id, q.options.DeliveredMax).StringSlice()
 	if err != nil {
 		return fmt.Errorf("queue: cancel: %w", err)
 	}
-	switch answer {
+	switch answer[0] {
 	case "cancelled":
 		return nil
 	case "none":
@@ -183,23 +184,35 @@ func (q *Queue) CancelMessage(ctx context.Context, id string) error {
 	case "too_late":
 		return ErrTooLate
 	}
-	q.metrics.finished.WithLabelValues(string(kindOf[answer]), string(Cancelled)).Inc()
+	e := parseTold(answer[1])
+	q.metrics.finished.WithLabelValues(string(e.kind), string(e.state)).Inc()
+	e.log(q.log, slog.LevelInfo, "cancelled")
 	return nil
 }
 
 // CancelBatch cancels every message of a batch that nobody is sending. From the first step on none of them begins, also if
 // ctx ends before the last; the sweep finishes it then.
 func (q *Queue) CancelBatch(ctx context.Context, id string) error {
-	for {
+	for all := 0; ; {
 		answer, err := q.run(ctx, "cancel_batch", id, q.options.DeliveredMax).Slice()
 		if err != nil {
 			return fmt.Errorf("queue: cancel batch: %w", err)
 		}
-		if ended, _ := answer[1].(int64); ended > 0 {
+		ended, _ := answer[1].(int64)
+		if all += int(ended); ended > 0 {
 			q.metrics.finished.WithLabelValues(string(kindOf[text(answer[2])]), string(Cancelled)).Add(float64(ended))
+		}
+		if answer[3] == int64(1) {
+			q.log.Info("batch cancelled: none of its messages begins any more", "batch", id, "kind", kindOf[text(answer[2])])
+		}
+		for _, e := range toldAll(answer[4]) {
+			e.log(q.log, slog.LevelInfo, "cancelled")
 		}
 		switch answer[0] {
 		case int64(0):
+			if all > 0 {
+				q.log.Info("messages of a cancelled batch have ended", "batch", id, "kind", kindOf[text(answer[2])], "messages", all)
+			}
 			return nil
 		case int64(-1):
 			return ErrNotFound

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"strconv"
 	"time"
 
@@ -62,12 +63,15 @@ func (c *Consumer) sweepTurns(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		attempts, _ := values[1].(int64)
+		ended := toldAll(values[1])
+		for _, e := range ended {
+			e.log(c.log, slog.LevelWarn, "attempt ended by others: its worker is gone, or it was too long")
+		}
 		turns, _ := values[2].(int64)
-		m.repairs.WithLabelValues("attempt").Add(float64(attempts))
+		m.repairs.WithLabelValues("attempt").Add(float64(len(ended)))
 		m.repairs.WithLabelValues("turn").Add(float64(turns))
 		if turns > 0 {
-			c.log.Warn("turns of dead workers were ended", "turns", turns, "attempts", attempts)
+			c.log.Warn("turns of dead workers were ended", "turns", turns, "attempts", len(ended))
 		}
 		for i := 3; i+2 < len(values); i += 3 {
 			if err := c.checkTurn(ctx, text(values[i]), text(values[i+1]), text(values[i+2])); err != nil {

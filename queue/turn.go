@@ -1,12 +1,15 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/throttle"
@@ -39,7 +42,9 @@ const hands = 4
 type Attempt struct {
 	// ID is the attempt's, random; MessageID the message's.
 	ID, MessageID string
-	Kind          mail.Kind
+	// Batch is the id of its batch; empty for a single message.
+	Batch string
+	Kind  mail.Kind
 	// Message is ready to be rendered; its From may be the zero value (the provider's own sender).
 	Message *mail.Outgoing
 	// Offered are the indexes into Message.Recipients of those who are still pending.
@@ -57,6 +62,8 @@ type Attempt struct {
 	// Former says that a doubtful attempt was for other settings than the active ones: that their provider knows nothing of it tells
 	// nothing.
 	Former bool
+	// Trace is the context in which its producer handed it in; not valid if that is not known, or was not sampled.
+	Trace trace.SpanContext
 	// Version is that of the settings that the attempt began for.
 	Version string
 	// Now is Redis's time when the attempt began; Since when the message could have gone: accepted, or send_at or
@@ -156,6 +163,7 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 			return nil // the process ends; what is open stays marked in its record
 		}
 		answer.count(last, c.queue.metrics)
+		answer.log(last, c.log)
 		if answer.look >= 0 {
 			c.lookLater(answer.whose, answer.look)
 			if answer.limit != "" {
@@ -209,17 +217,29 @@ type nextAnswer struct {
 	look          time.Duration // when somebody has to look again; below 0: nobody, or somebody else
 	whose         string        // the key to look at
 	stale         int
-	ended         string
+	ended         []told
+	trace         string // of its batch
 }
 
-// count takes what the script ended into the metrics. ended has two letters for each message: state and kind.
+// count takes what the script ended into the metrics.
 func (a *nextAnswer) count(last *Settlement, m *metrics) {
 	if last != nil && (a.settled == "delivered" || a.settled == "failed") {
 		m.finished.WithLabelValues(string(last.Attempt.Kind), a.settled).Inc()
 	}
 	m.stale.Add(float64(a.stale))
-	for i := 0; i+1 < len(a.ended); i += 2 {
-		m.finished.WithLabelValues(string(kindOf[a.ended[i+1:i+2]]), string(stateOf[a.ended[i:i+1]])).Inc()
+	for _, e := range a.ended {
+		m.finished.WithLabelValues(string(e.kind), string(e.state)).Inc()
+	}
+}
+
+// log tells of messages that the script has ended, and of an outcome that did not decide.
+func (a *nextAnswer) log(last *Settlement, log *slog.Logger) {
+	for _, e := range a.ended {
+		e.log(log, slog.LevelInfo, string(e.state))
+	}
+	if last != nil && a.settled == "late" {
+		log.LogAttrs(context.Background(), slog.LevelWarn, "an outcome came late: others had ended the attempt; what it delivered is recorded",
+			append(last.Attempt.Attrs(), slog.String("class", last.Class.String()))...)
 	}
 }
 
@@ -323,7 +343,7 @@ func parseNext(answer any) (*nextAnswer, error) {
 	if n < 6 {
 		return nil, errors.New("queue: next: unexpected answer")
 	}
-	a := &nextAnswer{settled: text(values[0]), what: text(values[1]), whose: text(values[n-3]), ended: text(values[n-1])}
+	a := &nextAnswer{settled: text(values[0]), what: text(values[1]), whose: text(values[n-3]), ended: toldAll(values[n-1])}
 	look, _ := values[n-4].(int64)
 	stale, _ := values[n-2].(int64)
 	a.look, a.stale = time.Duration(look)*time.Millisecond, int(stale)
@@ -332,10 +352,11 @@ func parseNext(answer any) (*nextAnswer, error) {
 		return nil, fmt.Errorf("queue: next: %s", text(values[2]))
 	case a.what == "limited" && n == 7:
 		a.limit = text(values[2])
-	case a.what == "attempt" && n == 15:
+	case a.what == "attempt" && n == 16:
 		a.message, a.record, a.now, a.owner = text(values[2]), text(values[3]), unixMilli(text(values[4])), text(values[5])
 		a.chunks, a.bytes, a.content = atoi(text(values[6])), atoi(text(values[7])), text(values[8])
 		a.unit, a.ahead = text(values[9]), text(values[10]) == "1"
+		a.trace = text(values[11])
 	case n != 6:
 		return nil, errors.New("queue: next: unexpected answer")
 	}
@@ -363,6 +384,8 @@ func (t *Turn) end() {
 		for range a.Offered {
 			last.Outcomes = append(last.Outcomes, mail.Outcome{Class: last.Class, Cause: mail.Fault, Step: "fault", Reply: "A fault in Postroom stopped the attempt; its log says where."})
 		}
+		t.consumer.log.LogAttrs(context.Background(), slog.LevelError, "attempt", append(a.Attrs(), slog.String("class", last.Class.String()),
+			slog.String("cause", string(mail.Fault)), slog.String("verdict", string(last.Verdict)))...)
 	}
 	if last != nil || !t.over {
 		t.ends = time.Time{}
@@ -383,7 +406,8 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 			a.marks = strings.Repeat(string(markPending), addresses)
 		}
 		a.Offered = pending(a.marks)
-		t.consumer.log.Error("a message can't be opened and goes to the failed store", "message", a.MessageID, "error", err)
+		t.consumer.log.LogAttrs(context.Background(), slog.LevelError, "a message can't be opened and goes to the failed store",
+			append(a.Attrs(), slog.Any("error", err))...)
 		outcomes := make([]mail.Outcome, len(a.Offered))
 		for i := range outcomes {
 			outcomes[i] = o
@@ -396,7 +420,10 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	}
 	a.marks = r.head[headMarks]
 	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
-	a.Kept = r.head[headKept]
+	a.Kept, a.Batch = r.head[headKept], r.head[headBatch]
+	if producer := cmp.Or(answer.trace, r.head[headTrace]); producer != "" {
+		a.Trace = parseTrace(producer)
+	}
 	a.twice = t.consumer.options.OnUnknown[a.Kind] == Hold
 	a.Version = a.using.version
 	if begun := r.doubtful(); !begun.IsZero() {

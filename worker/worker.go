@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
@@ -32,6 +33,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Registerer takes the metrics; default: they are not exported.
 	Registerer prometheus.Registerer
+	// TracerProvider takes a span for each attempt at a message that came with a sampled trace; default: none.
+	TracerProvider trace.TracerProvider
 }
 
 // Worker handles turns. Safe for concurrent use.
@@ -39,6 +42,7 @@ type Worker struct {
 	options Options
 	log     *slog.Logger
 	metrics *metrics
+	tracer  trace.Tracer // nil: no spans
 
 	mu     sync.Mutex
 	now    *active // nil: nothing can be sent
@@ -50,7 +54,11 @@ func New(o Options) *Worker {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Worker{options: o, log: o.Logger, metrics: newMetrics(o.Registerer)}
+	w := &Worker{options: o, log: o.Logger, metrics: newMetrics(o.Registerer)}
+	if o.TracerProvider != nil {
+		w.tracer = o.TracerProvider.Tracer(instrumentation)
+	}
+	return w
 }
 
 // HandleTurn sends until the turn is over. When an attempt's context ends that has not reached its point of no return it is handed
@@ -92,7 +100,7 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 		if leave != nil {
 			leave(nil)
 		}
-		w.log.Info("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", err)
+		w.handedBack(slog.LevelInfo, a, err)
 		return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
 	}
 	schedule, ok := w.options.Schedules[a.Kind]
@@ -105,13 +113,13 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	if used != (provider.Usage{}) {
 		s.Used = &throttle.Cost{Messages: int64(used.Messages), Requests: int64(used.Requests), Recipients: int64(used.Recipients), UploadBytes: used.UploadBytes}
 	}
-	w.report(by.Provider, a, s, took, a.Now.Add(time.Since(given)))
+	w.report(by.Provider, a, s, begun, took, a.Now.Add(time.Since(given)))
 	return s
 }
 
 // back hands an attempt back that has not begun in earnest.
 func (w *Worker) back(a *queue.Attempt, why error) *queue.Settlement {
-	w.log.Debug("attempt handed back", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "reason", why)
+	w.handedBack(slog.LevelDebug, a, why)
 	return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
 }
 
@@ -121,7 +129,8 @@ func (w *Worker) guarded(a *queue.Attempt, do func(fence func() error) ([]mail.O
 	defer func() {
 		if p := recover(); p != nil {
 			// The panic's text may hold content: only where it happened is told.
-			w.log.Error("panic in an attempt", "message", a.MessageID, "attempt", a.ID, "panic", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			w.log.LogAttrs(context.Background(), slog.LevelError, "panic in an attempt",
+				append(a.Attrs(), slog.String("panic", fmt.Sprintf("%T", p)), slog.String("stack", string(debug.Stack())))...)
 			class := mail.Temporary
 			if fenced {
 				class = mail.Unknown
@@ -197,33 +206,4 @@ func (by *active) send(ctx context.Context, d *provider.Delivery) ([]mail.Outcom
 		panic("the sender gave too few outcomes")
 	}
 	return outcomes, err
-}
-
-// report logs one line with fixed keys and counts.
-func (w *Worker) report(by string, a *queue.Attempt, s *queue.Settlement, took time.Duration, ended time.Time) {
-	w.metrics.attempts.WithLabelValues(by, s.Class.String()).Inc()
-	w.metrics.duration.WithLabelValues(by).Observe(took.Seconds())
-	if s.Verdict == queue.Done {
-		w.metrics.latency[a.Kind].Observe(max(0, ended.Sub(a.Since).Seconds()))
-	}
-	level := slog.LevelInfo
-	switch s.Class {
-	case mail.Delivered:
-		level = slog.LevelDebug
-	case mail.Configuration, mail.Unknown: // somebody has to look
-		level = slog.LevelWarn
-	}
-	if !w.log.Enabled(context.Background(), level) {
-		return
-	}
-	var worst mail.Outcome
-	for i := range s.Outcomes {
-		if s.Outcomes[i].Class == s.Class {
-			worst = s.Outcomes[i]
-		}
-	}
-	// Never the reply: it can name recipients. It is in the message's record.
-	w.log.Log(context.Background(), level, "attempt", "message", a.MessageID, "attempt", a.ID, "kind", a.Kind, "class", s.Class.String(),
-		"scope", worst.Scope.String(), "step", worst.Step, "code", worst.Code, "enhanced", worst.Enhanced,
-		"recipients", len(s.Outcomes), "verdict", string(s.Verdict), "delay", s.Delay, "hold", s.Hold, "took", took)
 }

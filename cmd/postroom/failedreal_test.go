@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -44,25 +45,34 @@ func startServerTo(t *testing.T, o smtptest.InboxOptions) *smtptest.Inbox {
 // startConfigured starts all of Postroom, and lets the commands in with a role.
 func startConfigured(t *testing.T, cfg *config.Config, role string) {
 	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), PoolSize: connections(cfg)})
+	t.Cleanup(func() { _ = client.Close() })
+	startOn(t, cfg, role, serverOptions{redis: client, log: slog.New(slog.DiscardHandler), api: true, worker: true})
+}
+
+// startOn is startConfigured with options of its own. stop ends the server, which the end of the test does too.
+func startOn(t *testing.T, cfg *config.Config, role string, o serverOptions) (s *server, stop func()) {
+	t.Helper()
 	sum := sha256.Sum256([]byte(testToken))
 	cfg.Auth.Tokens = []config.Token{{Name: "test", Role: role, SHA256: hex.EncodeToString(sum[:])}}
 	cfg.HTTP.Listen = "127.0.0.1:0"
-	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr(), PoolSize: connections(cfg)})
-	t.Cleanup(func() { _ = client.Close() })
-	s, err := newServer(t.Context(), serverOptions{config: cfg, redis: client, log: slog.New(slog.DiscardHandler), api: true, worker: true})
+	o.config = cfg
+	s, err := newServer(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	served := make(chan error, 1)
 	go func() { served <- s.run(ctx) }()
-	t.Cleanup(func() {
-		stop()
+	stop = sync.OnceFunc(func() {
+		cancel()
 		if err := <-served; err != nil && !errors.Is(err, context.Canceled) {
 			t.Errorf("the server ended: %v", err)
 		}
 	})
+	t.Cleanup(stop)
 	environment(t, "http://"+s.listener.Addr().String())
+	return s, stop
 }
 
 // failedIDs gives the ids that failed list prints.

@@ -40,7 +40,7 @@ Data goes to stdout, words to stderr. Exit codes:
 	})
 	root.SetVersionTemplate("postroom {{.Version}}\n")
 	root.AddCommand(newServeCommand(), newDemoCommand(), newSendCommand(), newMessageCommand(), newBatchCommand(),
-		newFailedCommand(), newMailboxCommand(), newPauseCommand(), newResumeCommand(), newProviderCommand(), newAuditCommand(), newCheckCommand(),
+		newFailedCommand(), newMailboxCommand(), newPauseCommand(), newResumeCommand(), newProviderCommand(), newAuditCommand(), newLogCommand(), newCheckCommand(),
 		newTokenCommand(), newKeyCommand(), newLiveCommand(), newVersionCommand())
 	return root
 }

@@ -62,13 +62,13 @@ worker.shutdown_timeout.`,
 				return cfg.Print(cmd.OutOrStdout())
 			}
 			collectSeldom()
-			log := newLogger(cfg.Log, os.Stderr)
+			log, level := newLogger(cfg.Log, os.Stderr)
 			client, err := cfg.Redis.Client(connections(cfg))
 			if err != nil {
 				return fmt.Errorf("redis.url: %w", err)
 			}
 			defer func() { _ = client.Close() }()
-			s, err := newServer(cmd.Context(), serverOptions{config: cfg, redis: client, log: log, held: held,
+			s, err := newServer(cmd.Context(), serverOptions{config: cfg, redis: client, log: log, level: level, held: held,
 				api: slices.Contains(roles, "api"), worker: slices.Contains(roles, "worker")})
 			if err != nil {
 				return err
@@ -96,14 +96,15 @@ func connections(cfg *config.Config) int {
 	return cfg.Worker.Concurrency + cfg.Worker.AlertConcurrency + 16
 }
 
-func newLogger(c config.Log, out *os.File) *slog.Logger {
-	var level slog.Level
+// newLogger makes the log, and what changes its level while it runs.
+func newLogger(c config.Log, out *os.File) (*slog.Logger, *slog.LevelVar) {
+	level := &slog.LevelVar{}
 	_ = level.UnmarshalText([]byte(c.Level)) // config has checked it
 	o := &slog.HandlerOptions{Level: level}
 	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(out, o))
+		return slog.New(slog.NewJSONHandler(out, o)), level
 	}
-	return slog.New(slog.NewTextHandler(out, o))
+	return slog.New(slog.NewTextHandler(out, o)), level
 }
 
 // redisLog passes on what go-redis says on its own account.
@@ -117,6 +118,7 @@ type serverOptions struct {
 	config      *config.Config
 	redis       *redis.Client
 	log         *slog.Logger
+	level       *slog.LevelVar // of log; nil: it stays as it is
 	api, worker bool
 	held        bool // pause everything first
 	embedded    bool // Redis is the demo's own, and there is nothing to check
@@ -129,6 +131,7 @@ type server struct {
 	providers *providers
 	worker    *worker.Worker // nil: the process sends nothing
 	consumer  *queue.Consumer
+	tracing   *tracing // nil: off
 	registry  *prometheus.Registry
 	listener  net.Listener
 	http      *http.Server
@@ -143,9 +146,13 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 	cfg := o.config
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	var err error
+	if s.tracing, err = newTracing(cfg.Tracing, cfg.Redis.Namespace, o.log); err != nil {
+		return nil, err
+	}
 	for deadline := time.Now().Add(startPatience); ; {
 		s.queue, err = queue.Open(ctx, queue.Options{
 			Client: o.redis, Namespace: cfg.Redis.Namespace, Logger: o.log, Registerer: s.registry,
+			TracerProvider: s.tracing.tracerProvider(),
 			Limits: mail.Limits{MaxRecipients: cfg.Accept.RecipientsPerMessage, MaxBytes: cfg.Accept.MessageBytes,
 				MaxBatch: cfg.Accept.RecipientsPerBatch},
 			BacklogMax: cfg.Accept.BacklogMax, ContentMaxBytes: cfg.Content.MaxBytes, ContentFor: cfg.Content.KeptFor, DeliveredMax: cfg.Records.DeliveredMax,
@@ -228,7 +235,7 @@ func (s *server) prepareWorker() {
 		unknown[k] = queue.UnknownPolicy(kind.OnUnknown)
 	}
 	s.worker = worker.New(worker.Options{Load: s.providers.load, Schedules: schedules, OnUnknown: unknown, Logger: s.log,
-		Registerer: s.registry})
+		Registerer: s.registry, TracerProvider: s.tracing.tracerProvider()})
 	s.consumer = s.queue.NewConsumer(queue.ConsumerOptions{
 		Handle: s.worker.HandleTurn, Load: s.worker.Load, Concurrency: cfg.Worker.Concurrency,
 		AlertConcurrency: cfg.Worker.AlertConcurrency, AttemptTimeout: cfg.Worker.AttemptTimeout,
@@ -284,6 +291,12 @@ func (s *server) run(ctx context.Context) error {
 		s.providers.keepDeclared(working)
 	}()
 	defer func() { <-declaring }()
+	following := make(chan struct{})
+	go func() {
+		defer close(following)
+		s.followLogLevel(working)
+	}()
+	defer func() { <-following }()
 	worked := make(chan error, 1)
 	go func() {
 		if s.consumer == nil {
@@ -314,5 +327,6 @@ func (s *server) run(ctx context.Context) error {
 	if s.worker != nil {
 		_ = s.worker.Close(last) // what outlasted the grace still waits for its reply, and would for minutes; the process ends now
 	}
+	s.tracing.stop(context.WithoutCancel(ctx))
 	return result
 }

@@ -2,17 +2,18 @@
 -- what waits. Call again until it answers 0; the sweep goes on with what nobody finished.
 --
 -- ARGV: 1 id, 2 records.delivered_max. Answer: {1 if there is more to do, 0 if not, -1 if there is no such batch; messages
--- ended; letter of their kind}.
+-- ended; letter of their kind; 1 if this call has set the flag; what told says of those ended that were due again}.
 local id, max, now = ARGV[1], tonumber(ARGV[2]), now_ms()
-local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'kind', 'sender', 'cancelled')
+local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'kind', 'sender', 'cancelled', 'trace')
 if b[1] ~= 'committed' then
   redis.call('SREM', P .. 'cancelling', id)
-  return {-1, 0, ''}
+  return {-1, 0, '', 0, {}}
 end
 if not b[4] then
   redis.call('HSET', P .. 'b:' .. id, 'cancelled', int(now))
   redis.call('SADD', P .. 'cancelling', id)
 end
+local again = {}
 local lane = lane_key(b[2], b[3], id)
 for _, which in ipairs({':d', ':n'}) do
   local entries = redis.call('LPOP', lane .. which, 200)
@@ -27,6 +28,7 @@ for _, which in ipairs({':d', ':n'}) do
       elseif r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[2] or '') then
         finish(parts[1], r, CANCELLED, now)
         ended = ended + 1
+        if which == ':d' then again[#again + 1] = told(parts[1], r, CANCELLED, b[5]) end
       end
     end
     flush(now, max)
@@ -36,9 +38,9 @@ for _, which in ipairs({':d', ':n'}) do
       redis.call('LREM', ring, 1, id)
       if redis.call('EXISTS', ring) == 0 then redis.call('LREM', P .. 's:' .. b[2], 1, b[3]) end
     end
-    return {1, ended, b[2]}
+    return {1, ended, b[2], b[4] and 0 or 1, again}
   end
 end
 redis.call('SREM', P .. 'cancelling', id)
 redis.call('ZREM', P .. 'due', 'b:' .. id)
-return {0, 0, b[2]}
+return {0, 0, b[2], b[4] and 0 or 1, again}

@@ -13,15 +13,15 @@
 --
 -- Answer, for each call: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ...}, where what is
 --   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's
---              own and small), unit, "1" if other hands may begin the next meanwhile
+--              own and small), unit, "1" if other hands may begin the next meanwhile, trace context of its batch
 --   "again":   nothing found yet, only stale entries; call again
 --   "idle", "held", "limited", "version", "shrunk", "ended": this hand of the turn is over, and the unit is free unless
 --              another has an attempt open. With "limited": the limit's name
 --   "stale":   the unit is no longer this turn's
 --   "error":   a fault, in words
 -- and at its end: ms after which the process has to look at the key again (-1: not) and the key ("*": at who waits for the
--- provider's limits), number of stale entries that were dropped, and two letters, state and kind, for each message that was
--- found cancelled, expired or failed.
+-- provider's limits), number of stale entries that were dropped, and each message that was found cancelled, expired or failed
+-- (told in records.lua).
 local SHARED, FIELDS = 6, 20
 local now = now_ms()
 local deadline = int(now + tonumber(ARGV[2]))
@@ -185,11 +185,14 @@ local function wait_for(key, at, whose, served)
   return arm(whose, at, now)
 end
 
-local batches = {}
-local function batch_of(r)
-  local id = r.head[BATCH]
-  if not batches[id] then batches[id] = redis.call('HMGET', P .. 'b:' .. id, 'chunks', 'bytes', 'expires', 'cancelled', 'files', 'refs') end
-  return batches[id]
+local batch_of
+do
+  local batches = {}
+  function batch_of(r)
+    local id = r.head[BATCH]
+    if not batches[id] then batches[id] = redis.call('HMGET', P .. 'b:' .. id, 'chunks', 'bytes', 'expires', 'cancelled', 'files', 'refs', 'trace') end
+    return batches[id]
+  end
 end
 
 -- expired says whether a message's time is over. What had expired already when somebody requeued it is to go all the same.
@@ -203,23 +206,26 @@ local function content_of(id, r, b)
   return id, r.head[CHUNKS], r.head[BYTES]
 end
 
--- request_bytes, part_bytes and always say how the provider takes content; nil if it takes all in one request.
-local request_bytes, part_bytes, always = string.match(provider and provider.upload or '', '^(%d+) (%d+) (%d)$')
+local cost_of_message
+do
+  -- request_bytes, part_bytes and always say how the provider takes content; nil if it takes all in one request.
+  local request_bytes, part_bytes, always = string.match(provider and provider.upload or '', '^(%d+) (%d+) (%d)$')
 
--- cost_of_message is what an attempt takes at most; the same as costOf in provider.go.
-local function cost_of_message(id, r, b)
-  local _, pending = string.gsub(r.head[MARKS], 'p', '')
-  local _, _, bytes = content_of(id, r, b)
-  local own_bytes, own_files = refs_of(r.head[REFS])
-  local shared_bytes, shared_files = refs_of(b and b[6])
-  bytes = (tonumber(bytes) or 0) + own_bytes + shared_bytes
-  local cost = {messages = 1, requests = 1, recipients = math.max(pending, 1), upload_bytes = bytes}
-  if not request_bytes then return cost end
-  cost.upload_bytes = math.ceil(bytes * 4 / 3)
-  if always == '1' or bytes > tonumber(request_bytes) then
-    cost.requests = 2 + 2 * ((tonumber(b and b[5] or r.head[FILES]) or 0) + own_files + shared_files) + math.ceil(bytes / tonumber(part_bytes))
+  -- cost_of_message is what an attempt takes at most; the same as costOf in provider.go.
+  function cost_of_message(id, r, b)
+    local _, pending = string.gsub(r.head[MARKS], 'p', '')
+    local _, _, bytes = content_of(id, r, b)
+    local own_bytes, own_files = refs_of(r.head[REFS])
+    local shared_bytes, shared_files = refs_of(b and b[6])
+    bytes = (tonumber(bytes) or 0) + own_bytes + shared_bytes
+    local cost = {messages = 1, requests = 1, recipients = math.max(pending, 1), upload_bytes = bytes}
+    if not request_bytes then return cost end
+    cost.upload_bytes = math.ceil(bytes * 4 / 3)
+    if always == '1' or bytes > tonumber(request_bytes) then
+      cost.requests = 2 + 2 * ((tonumber(b and b[5] or r.head[FILES]) or 0) + own_files + shared_files) + math.ceil(bytes / tonumber(part_bytes))
+    end
+    return cost
   end
-  return cost
 end
 
 local function cost_text(c) return c.messages .. ' ' .. c.requests .. ' ' .. c.recipients .. ' ' .. int(c.upload_bytes) end
@@ -269,7 +275,7 @@ end
 local function give(c, id, r, b, look, whose)
   local owner, chunks, bytes = content_of(id, r, b)
   local content = owner == id and chunks == '1' and redis.call('GET', P .. 'c:' .. id .. ':0') or ''
-  return {c.settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content, c.unit, limited and '' or '1', look, whose, c.stale, c.ended}
+  return {c.settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content, c.unit, limited and '' or '1', b and b[7] or '', look, whose, c.stale, c.ended}
 end
 
 -- over ends this hand of a turn; the unit is free when no other hand has anything open.
@@ -328,7 +334,7 @@ local function offer(c, entry, place, attempt, senders, first)
   local over_by = b and b[4] and CANCELLED or expired(r, b) and EXPIRED
   if over_by then
     finish(id, r, over_by, now)
-    c.ended = c.ended .. over_by .. r.head[KIND]
+    c.ended[#c.ended + 1] = told(id, r, over_by, b and b[7])
     return nil
   elseif waits_aside(entry, place, key) then
     in_hand = nil
@@ -343,7 +349,7 @@ local function offer(c, entry, place, attempt, senders, first)
     r.head[CLASS] = 'permanent'
     note(r, int(now) .. '\t0\t\t;p;m;limit_too_small;limit;;;;The message takes more of the limit "' .. name .. '" than it allows in all.')
     fail(id, r, now)
-    c.ended = c.ended .. FAILED .. r.head[KIND]
+    c.ended[#c.ended + 1] = told(id, r, FAILED, b and b[7])
     return nil
   elseif from then
     untake(entry, place, key)
@@ -384,7 +390,7 @@ local function call(at)
   if looks then unit = claim(s, turn) end
   local u = unit_of(unit and s.value[unit])
   local mine = u[TURN] == turn and (u[RUN] == '' or u[RUN] == run)
-  local c = {s = s, unit = unit, u = u, mine = mine, settled = '', stale = 0, ended = ''}
+  local c = {s = s, unit = unit, u = u, mine = mine, settled = '', stale = 0, ended = {}}
   if ARGV[at + 7] ~= '' then c.settled = not mine and settle_apart(at, s, turn) or settle_call(at, s, mine and u or {open = {}}) end
   if not mine then
     if not looks then return over(c, 'stale') end
@@ -463,7 +469,7 @@ local answers = {}
 for at = SHARED, #ARGV - FIELDS, FIELDS do
   local fine, answer = pcall(call, at)
   if not fine and in_hand then untake(in_hand.entry, in_hand.place, in_hand.key) end
-  if not fine then answer = {'', 'error', tostring(type(answer) == 'table' and answer.err or answer), -1, '', 0, ''} end
+  if not fine then answer = {'', 'error', tostring(type(answer) == 'table' and answer.err or answer), -1, '', 0, {}} end
   answers[#answers + 1] = answer
 end
 for _, s in pairs(keys) do

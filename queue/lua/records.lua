@@ -3,11 +3,12 @@
 -- A record, P.."m:"..id, is one string: a head of tab-separated fields (trailing empty ones left out), a line with the
 -- payload (the item as JSON, a tab, the metadata as JSON or nothing), then a line for each attempt. See record.go.
 local FORMAT = '1'
+-- A chunk of Lua has 200 locals, and next.lua comes near: what one function alone needs stands in a block with it.
 
 -- Positions in a record's head.
-local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES, REQUEUED, KEPT, FILES, REFS =
-  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20
-local HEAD = 20
+local VERSION, STATE, KIND, BATCH, GENERATION, ATTEMPTS, FIRST, ATTEMPT, BEGUN, CLASS, MARKS, WHEN, EXPIRES, SENDER, CHUNKS, BYTES, REQUEUED, KEPT, FILES, REFS, TRACE =
+  1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21
+local HEAD = 21
 -- States of a record.
 local QUEUED, SENDING, DELIVERED, FAILED, CANCELLED, EXPIRED = 'q', 's', 'd', 'f', 'c', 'e'
 -- Lines of attempts that a record keeps at most.
@@ -15,21 +16,24 @@ local HISTORY = 10
 -- Milliseconds after which a message that only a newer worker can read is offered again.
 local NEWER = 60000
 
--- HEADS takes a head apart in one go; trailing fields that were left out come as '' by the padding. No pattern here can
--- match a text in two ways: on a record that does not fit, it would try them all.
-local HEADS = '^' .. string.rep('([^\t]*)\t', HEAD)
-local PADDING = string.rep('\t', HEAD)
+local load
+do
+  -- HEADS takes a head apart in one go; trailing fields that were left out come as '' by the padding. No pattern here can
+  -- match a text in two ways: on a record that does not fit, it would try them all.
+  local HEADS = '^' .. string.rep('([^\t]*)\t', HEAD)
+  local PADDING = string.rep('\t', HEAD)
 
--- load gives a record as {head, payload, history, raw}; nil if there is none; nil and true if it is of a format that we do not
--- know: then it has to wait for a newer worker.
-local function load(id)
-  local raw = redis.call('GET', P .. 'm:' .. id)
-  if not raw then return nil end
-  local line, payload, history = string.match(raw, '^([^\n]*)\n([^\n]*)\n(.*)$')
-  if not line then return nil, true end
-  local head = {string.match(line .. PADDING, HEADS)}
-  if head[VERSION] ~= FORMAT then return nil, true end
-  return {head = head, payload = payload, history = history, raw = raw}
+  -- load gives a record as {head, payload, history, raw}; nil if there is none; nil and true if it is of a format that we do not
+  -- know: then it has to wait for a newer worker.
+  function load(id)
+    local raw = redis.call('GET', P .. 'm:' .. id)
+    if not raw then return nil end
+    local line, payload, history = string.match(raw, '^([^\n]*)\n([^\n]*)\n(.*)$')
+    if not line then return nil, true end
+    local head = {string.match(line .. PADDING, HEADS)}
+    if head[VERSION] ~= FORMAT then return nil, true end
+    return {head = head, payload = payload, history = history, raw = raw}
+  end
 end
 
 local function store(id, r)
@@ -137,6 +141,18 @@ local function place(r)
   local batch = r.head[BATCH]
   if batch == '' then return r.head[SENDER], r.head[REQUEUED] == '' and '-' or '+' end
   return redis.call('HGET', P .. 'b:' .. batch, 'sender') or '-', batch
+end
+
+-- told says of a message what the log needs: state, kind, id, batch, counted attempts, class of the last, and ids of the producer's trace
+-- (see trace.go). trace is its batch's if that is known.
+local function told(id, r, state, trace)
+  local h = r.head
+  if h[BATCH] == '' then
+    trace = h[TRACE]
+  elseif trace == nil then
+    trace = redis.call('HGET', P .. 'b:' .. h[BATCH], 'trace')
+  end
+  return table.concat({state, h[KIND], id, h[BATCH], h[ATTEMPTS], h[CLASS], string.sub(trace or '', 1, 32)}, ',')
 end
 
 -- refs_of takes apart what a message, a batch or a recipient refers to, "<bytes> <files> <id> <id>...": bytes, files, and a list whose

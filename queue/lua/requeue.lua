@@ -3,9 +3,9 @@
 -- expiry that has passed no longer counts. They stand behind what is due in their lane already.
 --
 -- ARGV: 1 new generation, then for each message: id, when it failed (as whoever selected it saw it: one that has failed again
--- since is not meant). Answer: {queued, of cancelled batches (left where they are), of a newer format (left too)}.
+-- since is not meant). Answer: {queued, of cancelled batches (left where they are), of a newer format (left too), ids of those queued}.
 local now, generation = now_ms(), ARGV[1]
-local answer, woken, cancelled = {0, 0, 0}, {}, {}
+local answer, woken, cancelled, queued = {0, 0, 0}, {}, {}, {}
 
 local function is_cancelled(batch)
   if batch == '' then return false end
@@ -20,7 +20,7 @@ for i = 2, #ARGV, 2 do
   if newer then
     answer[3] = answer[3] + 1
   elseif h and h[STATE] ~= FAILED and h[GENERATION] == generation then
-    answer[1] = answer[1] + 1 -- by an earlier run of this very call, whose answer was lost
+    queued[#queued + 1] = id -- by an earlier run of this very call, whose answer was lost
   elseif not h or h[STATE] ~= FAILED or h[WHEN] ~= ARGV[i + 1] then
     -- Somebody else has requeued or deleted it meanwhile.
   elseif is_cancelled(h[BATCH]) then
@@ -35,11 +35,12 @@ for i = 2, #ARGV, 2 do
     push(h[KIND], sender, lane, 'd', entry_of(id, r))
     woken[sender] = woken[sender] or {}
     woken[sender][h[KIND]] = true
-    answer[1] = answer[1] + 1
+    queued[#queued + 1] = id
   end
 end
 for sender, kinds in pairs(woken) do
   for kind in pairs(kinds) do flag_for(sender, kind, now) end
 end
 flush(now, math.huge)
+answer[1], answer[4] = #queued, queued
 return answer

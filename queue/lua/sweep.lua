@@ -4,7 +4,8 @@
 -- doubtful, 4, 5, 6 what to do with an unknown outcome of alerts, reports, subscriptions ("resend" or "hold"),
 -- 7 line for the history, 8 class for the record, 9 and 10 the same of an attempt that had not reached its point of no return,
 -- 11 keys to look at in this step, 12 cursor ("0": from the start), 13 records.delivered_max.
--- Answer: {cursor ("0": done), attempts ended, turns ended, doubtful turn, key, unit, turn, key, unit, ...}.
+-- Answer: {cursor ("0": done), messages whose attempts were ended (told in records.lua), turns ended, doubtful turn, key, unit, turn,
+-- key, unit, ...}.
 -- A message on which so many workers have died, or whose attempt so often does not end, is not given to another.
 local MOST = 10
 local now, generation = now_ms(), ARGV[2]
@@ -19,7 +20,7 @@ end
 local provider = active()
 local limits, all_limits = limits_of(provider and provider.limits or ''), limits_of(provider and provider.all_limits or '')
 local page = redis.call('SSCAN', P .. 'keys', ARGV[12], 'COUNT', ARGV[11])
-local answer = {page[1], 0, 0}
+local answer = {page[1], {}, 0}
 for _, whole in ipairs(page[2]) do
   local units = redis.call('HGETALL', P .. 'u:' .. whole)
   local key = string.gsub(whole, '^' .. APART, '')
@@ -48,16 +49,18 @@ for _, whole in ipairs(page[2]) do
         local unsent = r.head[WHEN] == NOT_YET
         r.head[CLASS] = ARGV[unsent and 10 or 8]
         note(r, r.head[BEGUN] .. '\t' .. int(now - tonumber(r.head[BEGUN])) .. '\t' .. u[WORKER] .. '\t' .. ARGV[unsent and 9 or 7])
-        local verdict = decided(r.head[MARKS])
+        local verdict, state = decided(r.head[MARKS]), QUEUED
         if verdict == 'delivered' then
           -- A late outcome of an earlier attempt has said so.
           finish(o.message, r, DELIVERED, now)
+          state = DELIVERED
         elseif verdict == 'failed' or not unsent and policy[r.head[KIND]] == 'hold' or tonumber(r.head[ATTEMPTS]) >= MOST then
           fail(o.message, r, now)
+          state = FAILED
         else
           again(o.message, r, generation, now, 0)
         end
-        answer[2] = answer[2] + 1
+        table.insert(answer[2], told(o.message, r, state))
       end
     end
     if (dead or #u.open > 0) and #left == 0 then
