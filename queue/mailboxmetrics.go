@@ -20,9 +20,12 @@ var (
 		"Messages of a mailbox that go as soon as their turn comes, not those that wait for a time. The same from every process.", []string{"mailbox"}, nil)
 	drainDesc = prometheus.NewDesc("postroom_mailbox_drain_seconds",
 		"Forecast of the time until a mailbox's backlog is through; absent while unknown. The same from every process.", []string{"mailbox"}, nil)
+	waitDesc = prometheus.NewDesc("postroom_mailbox_wait_seconds",
+		"How long until the next message of a mailbox may go: 0 if one may now; else it is held, paused, or a limit has no room. The same from every process.",
+		[]string{"mailbox"}, nil)
 	heldDesc = prometheus.NewDesc("postroom_mailbox_held",
 		"1 while nothing of a mailbox goes: throttled (it was too fast), configuration (credentials, permission or mailbox are wrong), unreachable, paused. The same from every process.", []string{"mailbox", "reason"}, nil)
-	mailboxDescs = []*prometheus.Desc{usedDesc, backlogDesc, drainDesc, heldDesc}
+	mailboxDescs = []*prometheus.Desc{usedDesc, backlogDesc, drainDesc, waitDesc, heldDesc}
 )
 
 // holdReasons are the values of the label reason.
@@ -38,6 +41,7 @@ func (c collector) collectMailboxes(s *state, g gauges) {
 	rest := shown[min(len(shown), c.q.options.MailboxMetrics):]
 	for _, m := range shown[:len(shown)-len(rest)] {
 		g.set(backlogDesc, float64(m.Waiting()), m.Key)
+		g.set(waitDesc, max(0, m.Next.Sub(s.now).Seconds()), m.Key)
 		if through, known := m.drain(s.now); known {
 			g.set(drainDesc, through, m.Key)
 		}

@@ -71,6 +71,9 @@ func TestMetricsTellOfTheInstallation(t *testing.T) {
 	}
 	tells(t, "a batch", q, map[string]float64{"messages report open": 30, "messages report failed": 0, "mailbox_backlog mail.example.com:587": 30, "workers": 2, "workers_unable": 1,
 		"paused": 1, "mailbox_held mail.example.com:587 paused": 1, "provider_healthy": 0.5, "provider_info smtp": 1, "mailbox_drain_seconds mail.example.com:587": -1})
+	if wait := installation(t, q)["mailbox_wait_seconds mail.example.com:587"]; wait < 3500 || wait > 3600 {
+		t.Errorf("a mailbox that is paused for an hour waits for %v s", wait)
+	}
 	// A worker that died, and nobody is left who sweeps: it does not count.
 	if err := r.Client.HSet(t.Context(), q.key("workers"), "w1", time.Now().Add(-leaseTime-time.Second).UnixMilli()).Err(); err != nil {
 		t.Fatal(err)
@@ -114,7 +117,7 @@ func TestMailboxesBeyondTheBoundShareOneLabel(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tells(t, "four mailboxes", q, map[string]float64{"mailbox_backlog a@example.com": 10, "mailbox_backlog b@example.com": 9, "mailbox_backlog c@example.com": -1,
+	tells(t, "four mailboxes", q, map[string]float64{"mailbox_backlog a@example.com": 10, "mailbox_backlog b@example.com": 9, "mailbox_backlog c@example.com": -1, "mailbox_wait_seconds a@example.com": 0,
 		"mailbox_backlog other": 15, "mailbox_held other configuration": 0})
 	if _, err := q.Pause(t.Context(), "d@example.com", time.Hour, "a test", Author{Name: "ada"}); err != nil {
 		t.Fatal(err)
