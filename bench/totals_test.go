@@ -106,7 +106,7 @@ func (i *installation) tallies() {
 		}
 	}
 	for name, n := range got {
-		if want[name] == 0 && n != "0" {
+		if want[name] == 0 && n != "0" && name != "moves" && name != "moved_bytes" {
 			t.Errorf("Redis's counter %s is %s, and records add up to 0", name, n)
 		}
 	}

@@ -19,6 +19,9 @@ import (
 // turnTime is how long a turn lasts, so that other keys' turns get theirs.
 const turnTime = 10 * time.Second
 
+// attemptTimeout is when an attempt is over unless options say otherwise.
+const attemptTimeout = 30 * time.Minute
+
 // UnknownPolicy says what becomes of a message of which nobody knows whether it was sent.
 type UnknownPolicy string
 
@@ -57,6 +60,8 @@ type ConsumerOptions struct {
 	CheckInterval time.Duration
 	// SweepInterval is how often what dead workers left is looked for; default 15 s.
 	SweepInterval time.Duration
+	// RepairInterval is how often indexes and counters are compared with the records, first after 5 min; default 1 h.
+	RepairInterval time.Duration
 }
 
 // Loaded says what the settings that Load has made ready can do.
@@ -104,11 +109,12 @@ type Consumer struct {
 func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 	setDefault(&o.Concurrency, 50)
 	setDefault(&o.AlertConcurrency, 5)
-	setDefault(&o.AttemptTimeout, 30*time.Minute)
+	setDefault(&o.AttemptTimeout, attemptTimeout)
 	setDefault(&o.Grace, 30*time.Second)
 	setDefault(&o.CacheBytes, 64<<20)
 	setDefault(&o.CheckInterval, 100*time.Millisecond)
 	setDefault(&o.SweepInterval, 15*time.Second)
+	setDefault(&o.RepairInterval, time.Hour)
 	return &Consumer{
 		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime, faultDelay: faultDelay,
 		asynq: asynq.NewClientFromRedisClient(q.redis), inspect: asynq.NewInspectorFromRedisClient(q.redis),
@@ -153,6 +159,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	parts.Go(func() { following <- c.follow(partsCtx, fetchers) })
 	parts.Go(func() { c.dispatch(partsCtx) })
 	parts.Go(func() { c.sweep(partsCtx) })
+	parts.Go(func() { c.repair(partsCtx) })
 
 	var result error
 	select {

@@ -28,7 +28,8 @@ func newMetrics() *metrics {
 		}, []string{"kind", "result"}),
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_repairs_total", Help: "What was put right: attempt (ended for a worker that died, or past its deadline), turn (a unit of a dead worker), " +
-				"task (a turn whose task was gone), staged (accepting that was not finished), failed_dropped (failed mail kept for its time).",
+				"task (a turn whose task was gone), staged (accepting that was not finished), failed_dropped (failed mail kept for its time); " +
+				"and by the repair of keys in Redis that were lost or changed: entry (mail that nothing would have taken up), ring, index, counter, record.",
 		}, []string{"what"}),
 		stale: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "postroom_stale_entries_total", Help: "Entries of the backlog dropped as their message no longer waits, such as those of cancelled mail. They cost nothing.",
@@ -51,7 +52,7 @@ func newMetrics() *metrics {
 			m.finished.WithLabelValues(string(k), string(result))
 		}
 	}
-	for _, what := range []string{"attempt", "turn", "task", "staged", "failed_dropped"} {
+	for _, what := range []string{"attempt", "turn", "task", "staged", "failed_dropped", "entry", "ring", "index", "counter", "record"} {
 		m.repairs.WithLabelValues(what)
 	}
 	for _, end := range []string{"idle", "over", "held", "limited", "version", "shrunk", "stale", "stopped"} {

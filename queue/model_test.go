@@ -56,6 +56,7 @@ func (m *model) actions() map[string]func(*rapid.T) {
 		"operator":       m.operator,
 		"administrator":  m.administrator,
 		"upkeep":         m.upkeep,
+		"spoil":          m.spoil,
 	}
 	for name, action := range map[string]func(*rapid.T){"go on": m.goOn, "settle": m.settle} {
 		for i := range 6 {
@@ -67,13 +68,15 @@ func (m *model) actions() map[string]func(*rapid.T) {
 
 // upkeep does what processes do by themselves, or somebody else to them.
 func (m *model) upkeep(rt *rapid.T) {
-	switch rapid.SampledFrom([]string{"dispatch", "sweep", "tidy", "restart", "twice or once", "ask"}).Draw(rt, "what") {
+	switch rapid.SampledFrom([]string{"dispatch", "sweep", "tidy", "repair", "restart", "twice or once", "ask"}).Draw(rt, "what") {
 	case "dispatch":
 		m.dispatchTurns(rt)
 	case "sweep":
 		m.sweepNow(rt)
 	case "tidy":
 		m.must(rt, m.queue.tidy(context.Background()))
+	case "repair":
+		m.repairNothing(rt)
 	case "restart":
 		m.restart()
 	case "twice or once":

@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,8 +23,8 @@ var growing = []string{"accept", "stage", "items", "store"}
 // fronts stand in front of every script, in this order.
 var fronts = []string{"prelude", "records", "holds"}
 
-// ownFront is what stands in front of one script, too.
-var ownFront = map[string]string{"next": "order"}
+// ownFront is what stands in front of some scripts, too.
+var ownFront = map[string]string{"next": "order", "sweep": "gone", "repair_attempts": "gone"}
 
 // scriptNames lists our scripts: the files in lua/ but the shared ones. The files document what each takes and answers.
 func scriptNames() []string {
@@ -31,9 +32,10 @@ func scriptNames() []string {
 	if err != nil {
 		panic(err) // the folder is part of the binary
 	}
+	own := slices.Collect(maps.Values(ownFront))
 	var names []string
 	for _, e := range entries {
-		if name := strings.TrimSuffix(e.Name(), ".lua"); !slices.Contains(fronts, name) && name != ownFront["next"] {
+		if name := strings.TrimSuffix(e.Name(), ".lua"); !slices.Contains(fronts, name) && !slices.Contains(own, name) {
 			names = append(names, name)
 		}
 	}

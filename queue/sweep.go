@@ -40,6 +40,15 @@ func (c *Consumer) sweepOnce(ctx context.Context) error {
 	return c.queue.tidy(ctx)
 }
 
+// What is known of an attempt whose worker is gone: nothing, or that it had handed nothing over.
+var (
+	lostAttempt   = mail.Outcome{Class: mail.Unknown, Cause: mail.WorkerGone, Reply: "The worker was gone before the outcome was known."}
+	unsentAttempt = mail.Outcome{Class: mail.Temporary, Cause: mail.WorkerGone, Reply: "The worker was gone before it handed anything over."}
+)
+
+// gone is such an outcome in a history, to stand behind the worker.
+func gone(o mail.Outcome) string { return historyLine("", []int{0}, []mail.Outcome{o})[1:] }
+
 // sweepTurns ends turns and attempts of dead workers and attempts past their deadline.
 func (c *Consumer) sweepTurns(ctx context.Context) error {
 	m := c.queue.metrics
@@ -50,15 +59,10 @@ func (c *Consumer) sweepTurns(ctx context.Context) error {
 		}
 		return string(Resend)
 	}
-	gone := func(class mail.Class, reply string) string {
-		return historyLine("", []int{0}, []mail.Outcome{{Class: class, Cause: mail.WorkerGone, Reply: reply}})[1:]
-	}
-	lost := gone(mail.Unknown, "The worker was gone before the outcome was known.")
-	unsent := gone(mail.Temporary, "The worker was gone before it handed anything over.")
 	for cursor := "0"; ; {
 		values, err := c.queue.run(ctx, "sweep", c.leaseTime.Milliseconds(), token(6), doubtful.Milliseconds(),
-			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), lost, mail.Unknown.String(),
-			unsent, mail.Temporary.String(), 100, cursor,
+			policy(mail.Alert), policy(mail.Report), policy(mail.Subscription), gone(lostAttempt), mail.Unknown.String(),
+			gone(unsentAttempt), mail.Temporary.String(), 100, cursor,
 			c.queue.options.DeliveredMax).Slice()
 		if err != nil {
 			return err
@@ -100,14 +104,8 @@ func (c *Consumer) checkTurn(ctx context.Context, turn, key, unit string) error 
 // tidy drops what has been kept long enough, what was staged and never committed, files that nobody refers to, and finishes cancelled batches. Its steps
 // are bounded, and nothing hangs on when they happen.
 func (q *Queue) tidy(ctx context.Context) error {
-	for more := int64(1); more == 1; {
-		values, err := q.run(ctx, "forget", q.options.DeliveredFor.Milliseconds(), q.options.FailedFor.Milliseconds(),
-			q.options.DeliveredMax).Int64Slice()
-		if err != nil {
-			return err
-		}
-		q.metrics.repairs.WithLabelValues("failed_dropped").Add(float64(values[1]))
-		more = values[0]
+	if err := q.forget(ctx); err != nil {
+		return err
 	}
 	now, err := q.redis.Time(ctx).Result()
 	if err != nil {
@@ -142,6 +140,20 @@ func (q *Queue) tidy(ctx context.Context) error {
 		if err := q.CancelBatch(ctx, id); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
+	}
+	return nil
+}
+
+// forget drops records that have been kept long enough.
+func (q *Queue) forget(ctx context.Context) error {
+	for more := int64(1); more == 1; {
+		values, err := q.run(ctx, "forget", q.options.DeliveredFor.Milliseconds(), q.options.FailedFor.Milliseconds(),
+			q.options.DeliveredMax).Int64Slice()
+		if err != nil {
+			return err
+		}
+		q.metrics.repairs.WithLabelValues("failed_dropped").Add(float64(values[1]))
+		more = values[0]
 	}
 	return nil
 }

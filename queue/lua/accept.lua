@@ -17,6 +17,9 @@ if ARGV[11] == '' then
   if redis.call('HGET', P .. 'b:' .. id, 'state') ~= 'staged' then return {'gone'} end
   redis.call('UNLINK', P .. 'b:' .. id)
   redis.call('ZREM', P .. 'staged', id)
+  -- The bytes are the record's now: who counts anew may meet them twice, or not at all.
+  tally('content_bytes', bytes)
+  tally('content_bytes', -bytes)
 else
   if not reserve(bytes, tonumber(ARGV[6])) then return {'full'} end
   redis.call('SET', P .. 'c:' .. id .. ':0', ARGV[11])

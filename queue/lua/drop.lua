@@ -29,7 +29,7 @@ if b[2] then
   end
 end
 for i = 0, tonumber(b[4]) - 1 do redis.call('UNLINK', P .. 'c:' .. id .. ':' .. i) end
-redis.call('HINCRBY', P .. 'counts', 'content_bytes', -tonumber(b[5]))
+tally('content_bytes', -tonumber(b[5]))
 unrefer(b[6])
 flush(0, math.huge)
 redis.call('UNLINK', key)

@@ -64,19 +64,21 @@ local function lane_key(kind, sender, batch) return P .. 'l:' .. kind .. ':' .. 
 
 -- What many messages of one run change is written once, by flush, which every script calls that moves or ends messages. moves is how
 -- much has changed: whoever counts anew goes by it (repair.go).
-local tallies, waits, shares, unreferred, finished, moves = {}, {}, {}, {}, {}, 0
+-- Of bytes of content that is moved_bytes.
+local tallies, waits, shares, unreferred, finished, moved = {}, {}, {}, {}, {}, {moves = 0, moved_bytes = 0}
 
 -- tally adds to a total of the installation.
 local function tally(field, n)
   tallies[field] = (tallies[field] or 0) + n
-  moves = moves + math.abs(n)
+  local of = field == 'content_bytes' and 'moved_bytes' or 'moves'
+  moved[of] = moved[of] + math.abs(n)
 end
 
 -- wait_in adds to what lanes of a sender and kind hold that stand in a ring, or would if he were not set aside: P.."backlog".
 local function wait_in(kind, sender, n)
   local field = kind .. ':' .. sender
   waits[field] = (waits[field] or 0) + n
-  moves = moves + math.abs(n)
+  moved.moves = moved.moves + math.abs(n)
 end
 
 -- pushed counts what was put into lanes, or into rings, in this run.
@@ -177,6 +179,7 @@ local function refer(refs)
   local _, _, ids = refs_of(refs)
   for i = 3, #ids do
     redis.call('HINCRBY', P .. 'a:' .. ids[i], 'shares', 1)
+    redis.call('HINCRBY', P .. 'a:' .. ids[i], 'taken', 1) -- in all: for whoever counts anew
     redis.call('ZREM', P .. 'contents', ids[i])
   end
 end
@@ -228,14 +231,16 @@ local function flush(now, max)
   for field, n in pairs(waits) do
     if n ~= 0 and redis.call('HINCRBY', P .. 'backlog', field, n) <= 0 then redis.call('HDEL', P .. 'backlog', field) end
   end
-  if moves > 0 then redis.call('HINCRBY', P .. 'counts', 'moves', moves) end
+  for field, n in pairs(moved) do
+    if n > 0 then redis.call('HINCRBY', P .. 'counts', field, int(n)) end
+  end
   if #finished > 0 then
     local n = redis.call('RPUSH', P .. 'finished', unpack(finished))
     for _ = 1, math.min(n - max, #finished + 8) do
       redis.call('UNLINK', P .. redis.call('LPOP', P .. 'finished'))
     end
   end
-  tallies, waits, shares, unreferred, finished, moves = {}, {}, {}, {}, {}, 0
+  tallies, waits, shares, unreferred, finished, moved = {}, {}, {}, {}, {}, {moves = 0, moved_bytes = 0}
 end
 
 -- finish ends a record that is open (queued or sending): it keeps its head, its metadata and its last attempt, without when
@@ -314,7 +319,7 @@ end
 local function reserve(bytes, max)
   if (tonumber(redis.call('HGET', P .. 'counts', 'content_bytes')) or 0) + bytes > max then return false end
   redis.call('HINCRBY', P .. 'counts', 'content_bytes', bytes)
-  redis.call('HINCRBY', P .. 'counts', 'moves', 1)
+  redis.call('HINCRBY', P .. 'counts', 'moved_bytes', bytes)
   return true
 end
 

@@ -6,10 +6,9 @@
 -- 11 keys to look at in this step, 12 cursor ("0": from the start), 13 records.delivered_max.
 -- Answer: {cursor ("0": done), messages whose attempts were ended (told in records.lua), turns ended, doubtful turn, key, unit, turn,
 -- key, unit, ...}.
--- A message on which so many workers have died, or whose attempt so often does not end, is not given to another.
-local MOST = 10
-local now, generation = now_ms(), ARGV[2]
-local policy = {a = ARGV[4], r = ARGV[5], s = ARGV[6]}
+local now = now_ms()
+local how = {generation = ARGV[2], policy = {a = ARGV[4], r = ARGV[5], s = ARGV[6]}, line = ARGV[7], class = ARGV[8],
+  unsent_line = ARGV[9], unsent_class = ARGV[10]}
 
 local alive = {}
 local workers = redis.call('HGETALL', P .. 'workers')
@@ -44,23 +43,8 @@ for _, whole in ipairs(page[2]) do
         if silence_of(scope).probe == o.attempt then unprobe(scope, now) end
       end
       if lost and r and r.head[STATE] == SENDING and r.head[ATTEMPT] == o.attempt then
-        -- Head[BEGUN] stays: should the outcome come after all, it takes the place of this one.
-        count(r.head)
-        local unsent = r.head[WHEN] == NOT_YET
-        r.head[CLASS] = ARGV[unsent and 10 or 8]
-        note(r, r.head[BEGUN] .. '\t' .. int(now - tonumber(r.head[BEGUN])) .. '\t' .. u[WORKER] .. '\t' .. ARGV[unsent and 9 or 7])
-        local verdict, state = decided(r.head[MARKS]), QUEUED
-        if verdict == 'delivered' then
-          -- A late outcome of an earlier attempt has said so.
-          finish(o.message, r, DELIVERED, now)
-          state = DELIVERED
-        elseif verdict == 'failed' or not unsent and policy[r.head[KIND]] == 'hold' or tonumber(r.head[ATTEMPTS]) >= MOST then
-          fail(o.message, r, now)
-          state = FAILED
-        else
-          again(o.message, r, generation, now, 0)
-        end
-        table.insert(answer[2], told(o.message, r, state))
+        how.worker = u[WORKER]
+        table.insert(answer[2], told(o.message, r, give_up(o.message, r, how, now)))
       end
     end
     if (dead or #u.open > 0) and #left == 0 then
