@@ -211,9 +211,10 @@ func (p *repairs) lanes(ctx context.Context) error {
 				return err
 			}
 			p.done.Rings += number(values[0])
+			p.done.Indexes += number(values[1])
 			for i, name := range names[:n] {
 				sender := name[:strings.LastIndexByte(name[:len(name)-2], ':')]
-				if counted := number(values[i+1]); counted > 0 {
+				if counted := number(values[i+2]); counted > 0 {
 					waits[sender] += int64(counted)
 				}
 			}

@@ -1,5 +1,5 @@
--- repair_batches tells of batches, lists those that are staged and those whose cancelling is not finished, and drops those that were
--- over long ago and are forgotten by the list of what is over.
+-- repair_batches tells of batches, lists those that are staged, and drops those that were over long ago and are forgotten by the list
+-- of what is over.
 --
 -- ARGV: 1 ms: what was over before is to be gone, 2 ms until what is staged is dropped, then ids. Answer: {dropped, listed, of a newer
 -- format, then for each that is staged, or has mail that is open or failed: id, state, shares, failed, forgotten, bytes, files that it
@@ -7,10 +7,10 @@
 local answer = {0, 0, 0}
 for i = 3, #ARGV do
   local id = ARGV[i]
-  local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'shares', FAILED, 'forgotten', 'bytes', 'refs', 'finished', 'cancelled', 'kind', 'sender', 'format')
+  local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'shares', FAILED, 'forgotten', 'bytes', 'refs', 'finished', 'format')
   if not b[1] then
     -- It is gone, or never was one.
-  elseif b[11] ~= FORMAT then
+  elseif b[8] ~= FORMAT then
     answer[3] = answer[3] + 1
   elseif b[7] then
     if tonumber(b[7]) < tonumber(ARGV[1]) then
@@ -20,9 +20,6 @@ for i = 3, #ARGV do
   else
     if b[1] ~= 'committed' then
       answer[2] = answer[2] + redis.call('ZADD', P .. 'staged', 'NX', int(now_ms() + tonumber(ARGV[2])), id)
-    elseif b[8] and redis.call('EXISTS', lane_key(b[9], b[10], id) .. ':n') == 1 then
-      -- What is due again comes back after the cancelling is finished, and ends when its turn comes.
-      answer[2] = answer[2] + redis.call('SADD', P .. 'cancelling', id)
     end
     for _, v in ipairs({id, b[1], b[2] or '', b[3] or '', b[4] or '', b[5] or '', b[6] or ''}) do answer[#answer + 1] = v end
   end

@@ -1,9 +1,10 @@
--- repair_lanes counts what waits in lanes that may go, and puts those into their rings that stand in none.
+-- repair_lanes counts what waits in lanes that may go, puts those into their rings that stand in none, and lists cancelled batches whose
+-- lanes are not emptied yet.
 --
 -- ARGV: for each list of a lane: its name (kind:sender:batch:n or :d), "1" if its ring is to be searched. Answer: {lanes put into their
--- rings, then for each list: entries that "backlog" counts}.
+-- rings, batches listed, then for each list: entries that "backlog" counts}.
 local now = now_ms()
-local answer = {0}
+local answer = {0, 0}
 
 local function stands(ring, batch) return redis.call('LPOS', P .. 'r:' .. ring, batch) end
 
@@ -24,11 +25,15 @@ local function mend(kind, sender, batch, send_at)
 end
 
 for i = 1, #ARGV, 2 do
-  local kind, sender, batch = string.match(ARGV[i], '^(.):(.*):([^:]*):.$')
+  local kind, sender, batch, which = string.match(ARGV[i], '^(.):(.*):([^:]*):(.)$')
   local n, counted = redis.call('LLEN', P .. 'l:' .. ARGV[i]), 0
   if n > 0 then
     local single, ring = batch == '-' or batch == '+', kind .. ':' .. sender
-    local b = single and {'committed'} or redis.call('HMGET', P .. 'b:' .. batch, 'state', 'send_at')
+    local b = single and {'committed'} or redis.call('HMGET', P .. 'b:' .. batch, 'state', 'send_at', 'cancelled')
+    if b[1] == 'committed' and b[3] and which == 'n' then
+      -- What is due again comes back after the cancelling is finished, and ends when its turn comes.
+      answer[2] = answer[2] + redis.call('SADD', P .. 'cancelling', batch)
+    end
     if not b[1] then
       -- Of a batch that was forgotten: stale entries, which go when their turn comes.
       if stands(ring, batch) then counted = n end
