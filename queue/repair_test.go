@@ -57,6 +57,8 @@ func (m *model) spoil(rt *rapid.T) {
 		case strings.HasPrefix(what, "a:"):
 			m.server.HIncrBy(name, "shares", rapid.SampledFrom([]int{-2, -1, 1, 2}).Draw(rt, "by"))
 			spoilt[what] = "shares"
+		case strings.HasPrefix(what, "l:") && !m.waitsIn(rt, name):
+			// What is stale is not put in again, and its ring drops the lane when its turn comes.
 		default:
 			m.server.Del(name)
 			spoilt[what] = "lost"
@@ -80,6 +82,16 @@ func (m *model) spoil(rt *rapid.T) {
 		m.compare(rt, true)
 		m.repairNothing(rt)
 	}()
+}
+
+// waitsIn says whether a list of a lane has the entry of a message that waits.
+func (m *model) waitsIn(rt *rapid.T, list string) bool {
+	entries, _ := m.server.List(list)
+	return slices.ContainsFunc(entries, func(e string) bool {
+		id, generation, _ := strings.Cut(e, ":")
+		r := m.record(rt, id)
+		return r != nil && stateOf[r.head[headState]] == Queued && r.head[headGeneration] == generation
+	})
 }
 
 // store is a queue that holds some of everything.
