@@ -208,12 +208,6 @@ func (p *repairs) run(ctx context.Context, script string, args ...any) (values [
 	return values, err
 }
 
-// number reads what a script answered.
-func number(v any) int {
-	n, _ := v.(int64)
-	return int(n)
-}
-
 // scan gives the names of keys that begin so, in pieces; each piece is looked at by one script at most.
 func (p *repairs) scan(ctx context.Context, beginning string, look func(names []string) error) error {
 	for cursor := "0"; ; {

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -332,7 +333,11 @@ func (p *repairs) attempts(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		p.done.Records += number(values[0])
+		ended := toldAll(values)
+		for _, e := range ended {
+			e.log(p.queue.log, slog.LevelWarn, "attempt ended by others: no process has it under way")
+		}
+		p.done.Records += len(ended)
 	}
 	return nil
 }

@@ -25,7 +25,7 @@ const (
 
 func newCheckCommand() *cobra.Command {
 	var path string
-	var noVerify bool
+	var noVerify, mend bool
 	var n connection
 	c := &cobra.Command{
 		Use:   "check",
@@ -34,10 +34,14 @@ func newCheckCommand() *cobra.Command {
 line for each check, with ok, warning or fault, what was found, and what to do. It asks Redis and the provider, and no server.
 The active provider is connected and logged in to, and nothing is sent; --no-verify leaves that out.
 
+With --repair it also makes indexes and counters in Redis again from the records of messages, at once and while mail goes on; processes
+that work do so by themselves, slowly, about once an hour. Use it after keys in Redis were lost or changed by hand.
+
 The exit code is 0 without a fault, and 1 with one. A fault loses mail or sends it twice, breaks limits, or keeps all mail
 from going. What a hosted Redis does not tell is a warning at most.`,
 		Example: `  postroom check --config postroom.yaml
   postroom check --config postroom.yaml --no-verify
+  postroom check --config postroom.yaml --no-verify --repair
   postroom check --config postroom.yaml --output json | jq -r '.[] | select(.level != "ok") | .remedy'`,
 		Args: arguments(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -59,6 +63,9 @@ from going. What a hosted Redis does not tell is a warning at most.`,
 			}
 			defer func() { _ = client.Close() }()
 			found := (&checker{config: cfg, client: client, how: how}).run(cmd.Context())
+			if mend {
+				found = append(found, repairFinding(cmd.Context(), cfg, client))
+			}
 			if err := cmd.Context().Err(); err != nil {
 				return err
 			}
@@ -67,6 +74,7 @@ from going. What a hosted Redis does not tell is a warning at most.`,
 	}
 	c.Flags().StringVar(&path, "config", "", "configuration file (YAML); without it, defaults and POSTROOM_... in the environment")
 	c.Flags().BoolVar(&noVerify, "no-verify", false, "do not connect to the provider")
+	c.Flags().BoolVar(&mend, "repair", false, "make indexes and counters in Redis again from the records")
 	n.registerOutput(c)
 	return c
 }

@@ -2,8 +2,9 @@
 --
 -- ARGV: 1 ms that an attempt may take, 2 generation for what is queued again, 3, 4, 5 what to do with an unknown outcome of alerts,
 -- reports, subscriptions, 6 line for the history, 7 class for the record, 8 and 9 the same of an attempt that had not reached its point
--- of no return, 10 records.delivered_max, then message and attempt of each. Answer: attempts ended.
-local now, ended, open = now_ms(), 0, {}
+-- of no return, 10 records.delivered_max, then message and attempt of each. Answer: of each
+-- that was ended what told in records.lua says.
+local now, ended, open = now_ms(), {}, {}
 local how = {generation = ARGV[2], policy = {a = ARGV[3], r = ARGV[4], s = ARGV[5]}, worker = '', line = ARGV[6], class = ARGV[7],
   unsent_line = ARGV[8], unsent_class = ARGV[9]}
 for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
@@ -16,8 +17,7 @@ for i = 11, #ARGV, 2 do
   local r = load(id)
   if r and r.head[STATE] == SENDING and r.head[ATTEMPT] == attempt and not open[attempt] and
       (tonumber(r.head[BEGUN]) or 0) + tonumber(ARGV[1]) < now then
-    give_up(id, r, how, now)
-    ended = ended + 1
+    ended[#ended + 1] = told(id, r, give_up(id, r, how, now))
   end
 end
 flush(now, tonumber(ARGV[10]))
