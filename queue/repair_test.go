@@ -497,3 +497,16 @@ func TestTheProcessRepairsByItself(t *testing.T) {
 	}
 	repaired(t, q, false)
 }
+
+// Most who were not met came, or were queued again, since the lanes were read.
+func TestWhoWasNotMetIsLookedForOnceMore(t *testing.T) {
+	q := open(t, queuetest.Start(t).Client)
+	enqueueBatch(t, q, batch(mail.Report, 2500))
+	later := message(mail.Alert, "later@example.net")
+	later.SendAt = time.Now().Add(time.Hour)
+	enqueue(t, q, later)
+	p := &repairs{queue: q, options: RepairOptions{AttemptTimeout: time.Hour}, done: &Repaired{}, claimed: time.Now()}
+	if err := errors.Join(p.begin(t.Context()), p.records(t.Context())); err != nil || *p.done != (Repaired{}) {
+		t.Errorf("%+v, %v: entries that are there are put in again", p.done, err)
+	}
+}
