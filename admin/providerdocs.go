@@ -78,8 +78,8 @@ var settingsDescriptions = map[string]string{
 	"Limits.requests_per_10m":       "Requests in any 10 minutes.",
 	"Limits.recipients_per_day":     "Recipients in any 24 hours.",
 	"Limits.upload_bytes_per_5m":    "Bytes uploaded in any 5 minutes.",
-	"Limits.recipients_per_message": "Recipients of one message; more go in several.",
-	"Limits.message_bytes":          "The size of one message.",
+	"Limits.recipients_per_message": "Recipients of one message; more go in several attempts.",
+	"Limits.message_bytes":          "The size of one message, encoded: files grow by a third. A larger one is refused when it is handed in.",
 
 	"TenantLimits.concurrency":         "Messages under way at once. 0 or left out: no limit.",
 	"TenantLimits.messages_per_minute": "Messages in any minute. 0 or left out: no limit.",

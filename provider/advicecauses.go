@@ -128,7 +128,7 @@ var causes = map[mail.Cause]meaning{
 		"",
 	},
 	mail.TooManyRecipients: {
-		"The mail server takes no more recipients of one message at once.",
+		"The mail server, or provider.limits.recipients_per_message, takes no more recipients of one message at once.",
 		"",
 	},
 	mail.AddressInvalid: {
@@ -145,8 +145,9 @@ var causes = map[mail.Cause]meaning{
 			"and SMTPUTF8)." + requeue,
 	},
 	mail.LimitTooSmall: {
-		"The message takes more of one of the limits than that limit allows in all, so that it could never go.",
-		"Raise the limit, under provider.limits or provider.tenant_limits; or hand the message in again in smaller parts." + howToChange + requeue,
+		"The message takes more of one of the limits than that limit allows in all, so that it could never go. The reply names the limit.",
+		"Raise the limit, under provider.limits or provider.tenant_limits, if the provider allows that; or hand the message in again in smaller " +
+			"parts: with message_bytes, with smaller attachments or a link instead." + howToChange + requeue,
 	},
 	mail.Unreadable: {
 		"Postroom could not read its own record of the message, or its content.",

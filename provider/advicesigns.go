@@ -163,8 +163,7 @@ var signs = []sign{
 		"Ask the server's administrator." + requeue}},
 	{class: mail.Permanent, status: []string{"5.3"}, meaning: meaning{
 		"The message has more recipients than the mail server takes.",
-		"Hand it in again for fewer recipients each, or as a batch; provider.limits.recipients_per_message refuses such " +
-			"messages when they are handed in."}},
+		"Set provider.limits.recipients_per_message to what the server takes: then more go in several attempts." + requeue}},
 	{class: mail.Permanent, status: []string{"5.*"}, meaning: notUnderstood},
 	{class: mail.Permanent, status: []string{"6.7"}, meaning: causes[mail.NotASCII]},
 	{class: mail.Permanent, status: []string{"6.*"}, meaning: meaning{

@@ -14,6 +14,10 @@ type Delivery struct {
 	Message *mail.Outgoing
 	// Recipients are the envelope's addresses that are still pending, a subset of Message.Recipients in the same order.
 	Recipients []mail.Address
+	// Bounds are the active settings' when the attempt began. They can be others than those that the sender was made of.
+	Bounds Bounds
+	// Counted is how many attempts before this one counted.
+	Counted int
 	// Fence is called exactly once, directly before the step after which the provider may take responsibility (SMTP: the
 	// final dot). If it returns an error the sender hands over nothing and returns that error from Send. May be nil.
 	Fence func() error

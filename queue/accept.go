@@ -130,7 +130,9 @@ func (q *Queue) enqueue(ctx context.Context, m *mail.Message, producer trace.Spa
 		return Receipt{}, err
 	}
 	recipients := r.setMarks(it)
-	problems, err := q.unacceptable(ctx, sender, recipients, len(blob)+refs.bytes, len(m.Attachments))
+	size := measureOf(m, false)
+	size.recipients, size.bytes = recipients, len(blob)+refs.bytes
+	problems, err := q.unacceptable(ctx, sender, size)
 	if err != nil {
 		return Receipt{}, err
 	}

@@ -66,7 +66,7 @@ type BatchStream struct {
 	check  *mail.BatchCheck
 	is     acceptable
 	m      mail.Message // in canonical form
-	bytes  int          // of its content, without the files of recipients
+	size   measure      // of it without the files of recipients
 	stored resolver
 	refs   refs // of what all share
 	id     ulid.ULID
@@ -152,10 +152,7 @@ func (s *BatchStream) prepare(ctx context.Context, m mail.Message, now time.Time
 		return err
 	}
 	s.m = s.check.Message()
-	s.bytes = len(s.m.Text) + len(s.m.HTML)
-	for _, a := range s.m.Attachments {
-		s.bytes += len(a.Content)
-	}
+	s.size = measureOf(&s.m, true)
 	s.refs = refsOf(s.m.Attachments)
 	if s.before != "" {
 		return nil // what was accepted once stays accepted
@@ -163,7 +160,7 @@ func (s *BatchStream) prepare(ctx context.Context, m mail.Message, now time.Time
 	if s.is, err = s.queue.acceptable(ctx); err != nil {
 		return err
 	}
-	return s.is.batch(&s.m, s.bytes+s.refs.bytes)
+	return s.is.batch(senderOf(s.m.From), s.size)
 }
 
 // fingerprint adds a part of the request to what tells it from another.
@@ -233,9 +230,10 @@ func (s *BatchStream) Add(ctx context.Context, r mail.Recipient) ([]mail.Problem
 	r, problems := s.check.Recipient(index, r)
 	problems = append(problems, missing...)
 	it, own := item{Recipient: r, Cc: s.m.Cc, Bcc: s.m.Bcc}, refsOf(r.Attachments)
-	if len(problems) == 0 && len(s.is.limits) > 0 {
-		if p := tooDear(s.is.limits, s.is.upload.costOf(len(recipientStates(&it, "")), s.bytes+s.refs.bytes+own.bytes,
-			len(s.m.Attachments)+len(own.ids))); p != nil {
+	if len(problems) == 0 && (len(s.is.limits) > 0 || s.is.message.Bytes > 0) {
+		size := s.size.with(len(own.ids), own.bytes)
+		size.recipients = len(recipientStates(&it, ""))
+		if p := s.is.tooDear(size); p != nil {
 			p.Field = field + p.Field
 			problems = []mail.Problem{*p}
 		}
@@ -321,7 +319,7 @@ func (s *BatchStream) begin(ctx context.Context) error {
 	// The files are in Redis, and a stream can last.
 	s.check.Forget()
 	s.m.Attachments = s.check.Message().Attachments
-	if blob = nil; s.bytes > largeBytes {
+	if blob = nil; s.size.bytes-s.refs.bytes > largeBytes {
 		runtime.GC() // a process collects seldom, and has held them several times over by now
 	}
 	h := &s.record.head

@@ -40,6 +40,8 @@ type ActiveProvider struct {
 	// AllConcurrency and AllLimits bound all keys together; 0 and none: no limit.
 	AllConcurrency int
 	AllLimits      []throttle.Limit
+	// Message is what bounds each message.
+	Message MessageBounds
 	// Upload says how the provider takes content; nil: all of a message in one request.
 	Upload *Upload
 	// Senders are who may be the sender of what is accepted, beside the provider's own; none: everybody.
@@ -56,7 +58,7 @@ func (p *ActiveProvider) fields() (settings, limits []any) {
 	}
 	return []any{"kind", p.Kind, "place", p.Place, "mode", string(p.Keying), "key", strings.ToLower(p.Account), "sender", strings.ToLower(p.Sender)},
 		[]any{"concurrency", strconv.Itoa(max(1, p.Concurrency)), "limits", throttle.Encode(p.Limits),
-			"all_concurrency", all, "all_limits", throttle.Encode(p.AllLimits), "upload", p.Upload.encode(),
+			"all_concurrency", all, "all_limits", throttle.Encode(p.AllLimits), "upload", p.Upload.encode(), "message", p.Message.encode(),
 			"senders", strings.Join(p.Senders, " "), "shown", p.Shown}
 }
 
@@ -251,6 +253,23 @@ func (q *Queue) Underway(ctx context.Context) (int, error) {
 	}
 }
 
+// MessageBounds are the limits of one message; what is below 1 is no limit. Those of more recipients than a message may have go in
+// several attempts. Bytes are counted as they are encoded.
+type MessageBounds struct {
+	Recipients int
+	Bytes      int64
+}
+
+func (b MessageBounds) encode() string { return fmt.Sprintf("%d %d", b.Recipients, b.Bytes) }
+
+// parseMessageBounds is the inverse of encode; no limits for what it does not understand.
+func parseMessageBounds(s string) (b MessageBounds) {
+	if _, err := fmt.Sscanf(s, "%d %d", &b.Recipients, &b.Bytes); err != nil {
+		return MessageBounds{}
+	}
+	return b
+}
+
 // Upload is what a message costs at a provider that takes a large one in several requests: one to begin it and one to send it, two
 // for each file, and one for each part of the content.
 type Upload struct {
@@ -281,7 +300,7 @@ func parseUpload(s string) *Upload {
 	return &u
 }
 
-// costOf is what an attempt takes at most of each limit; the same as cost_of_message in next.lua.
+// costOf is what an attempt takes at most of each limit.
 func (u *Upload) costOf(recipients, bytes, files int) throttle.Cost {
 	cost := throttle.Cost{Messages: 1, Requests: 1, Recipients: int64(recipients), UploadBytes: int64(bytes)}
 	if u == nil {

@@ -49,6 +49,8 @@ type Attempt struct {
 	Message *mail.Outgoing
 	// Offered are the indexes into Message.Recipients of those who are still pending.
 	Offered []int
+	// Bounds are those of the active settings when the attempt began.
+	Bounds MessageBounds
 	// Counted is the number of attempts before this one that counted; First is when the first of them began (else zero).
 	Counted int
 	First   time.Time
@@ -211,8 +213,9 @@ type nextAnswer struct {
 	owner         string
 	chunks, bytes int
 	content       string
-	unit          string        // of the attempt
-	ahead         bool          // other hands may begin the next messages meanwhile
+	unit          string // of the attempt
+	ahead         bool   // other hands may begin the next messages meanwhile
+	bounds        MessageBounds
 	limit         string        // that is used up
 	look          time.Duration // when somebody has to look again; below 0: nobody, or somebody else
 	whose         string        // the key to look at
@@ -352,11 +355,11 @@ func parseNext(answer any) (*nextAnswer, error) {
 		return nil, fmt.Errorf("queue: next: %s", text(values[2]))
 	case a.what == "limited" && n == 7:
 		a.limit = text(values[2])
-	case a.what == "attempt" && n == 16:
+	case a.what == "attempt" && n == 17:
 		a.message, a.record, a.now, a.owner = text(values[2]), text(values[3]), unixMilli(text(values[4])), text(values[5])
 		a.chunks, a.bytes, a.content = atoi(text(values[6])), atoi(text(values[7])), text(values[8])
 		a.unit, a.ahead = text(values[9]), text(values[10]) == "1"
-		a.trace = text(values[11])
+		a.trace, a.bounds = text(values[11]), parseMessageBounds(text(values[12]))
 	case n != 6:
 		return nil, errors.New("queue: next: unexpected answer")
 	}
@@ -420,7 +423,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	}
 	a.marks = r.head[headMarks]
 	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
-	a.Kept, a.Batch = r.head[headKept], r.head[headBatch]
+	a.Kept, a.Batch, a.Bounds = r.head[headKept], r.head[headBatch], answer.bounds
 	if producer := cmp.Or(answer.trace, r.head[headTrace]); producer != "" {
 		a.Trace = parseTrace(producer)
 	}

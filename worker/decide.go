@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -41,7 +42,7 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 		}
 	}
 	s.Class = worst.Class
-	s.Unused = !slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Step != "render" })
+	s.Unused = !slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Step != "render" && o.Step != provider.StepLimit })
 	// Whoever may have it already is not offered it again, if that is the policy, whatever befell the others.
 	held := p.onUnknown == queue.Hold && slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Class == mail.Unknown })
 	switch {

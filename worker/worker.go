@@ -111,6 +111,7 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 		now: a.Now.Add(time.Since(given)), random: rand.Float64()})
 	leave(s)
 	if used != (provider.Usage{}) {
+		s.Unused = s.Unused && s.Reason != "" // a draft that was left has been removed
 		s.Used = &throttle.Cost{Messages: int64(used.Messages), Requests: int64(used.Requests), Recipients: int64(used.Recipients), UploadBytes: used.UploadBytes}
 	}
 	w.report(by.Provider, a, s, begun, took, a.Now.Add(time.Since(given)))
@@ -152,7 +153,7 @@ func (w *Worker) guarded(a *queue.Attempt, do func(fence func() error) ([]mail.O
 // what it can't tell when it is asked. Of an attempt for other settings it can only tell that it knows of it.
 func (by *active) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queue.UnknownPolicy, used *provider.Usage, fence func() error) ([]mail.Outcome, error) {
 	all := a.Message.Recipients()
-	d := &provider.Delivery{Message: a.Message, Fence: fence, Retried: a.Retried, Kept: a.Kept, Keep: a.Keep, Used: used}
+	d := &provider.Delivery{Message: a.Message, Bounds: provider.Bounds(a.Bounds), Counted: a.Counted, Fence: fence, Retried: a.Retried, Kept: a.Kept, Keep: a.Keep, Used: used}
 	for _, index := range a.Offered {
 		d.Recipients = append(d.Recipients, all[index])
 	}

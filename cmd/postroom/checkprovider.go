@@ -198,7 +198,7 @@ func (p *providers) limitsFinding(settings *provider.Settings) queue.Finding {
 		f.Level, f.Found = queue.LevelWarning, fmt.Sprintf("worker.concurrency %d is less than provider.limits.concurrency %d: one process can't use it", w.Concurrency, settings.Limits.Concurrency)
 		f.Remedy = "raise worker.concurrency, or run more processes"
 	case size > 0 && p.config.Accept.MessageBytes > size:
-		f.Level, f.Found = queue.LevelWarning, fmt.Sprintf("accept.message_bytes %d is more than the provider's %d: what lies between is accepted, and fails", p.config.Accept.MessageBytes, size)
+		f.Level, f.Found = queue.LevelWarning, fmt.Sprintf("accept.message_bytes %d is more than the provider's %d: what lies between is refused all the same, or fails if it is handed in while no provider is active", p.config.Accept.MessageBytes, size)
 		f.Remedy = "lower accept.message_bytes"
 	case known.Limits.MessagesPerMinute == 0 && len(windows(settings.Limits)) == 0:
 		f.Found = fmt.Sprintf("none but %d messages at once; if the server has limits, set provider.limits", settings.Limits.Concurrency)

@@ -108,6 +108,7 @@ func activeProvider(settings *provider.Settings) (*queue.ActiveProvider, error) 
 		Sender: strings.ToLower(settings.Sender.Address), Concurrency: settings.Limits.Concurrency, Limits: windows(settings.Limits),
 		AllConcurrency: settings.TenantLimits.Concurrency, AllLimits: windows(settings.TenantLimits.Limits()),
 	}
+	p.Message = queue.MessageBounds{Recipients: settings.Limits.RecipientsPerMessage, Bytes: settings.Limits.MessageBytes}
 	if settings.Kind == provider.KindMicrosoft365 {
 		p.Keying, p.Account = queue.ByMailbox, ""
 		p.Upload = &queue.Upload{RequestBytes: graph.OneRequestBytes, PartBytes: graph.RangeBytes, Always: settings.Microsoft365.VerifySends}

@@ -9,16 +9,40 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
 )
 
 // A message that is too large for one request, and each with verify_sends, goes by a draft. What is kept of it between attempts
-// is one of these words and its immutable id. Only one that was ready may have been sent. A lost one was not there any more when it
-// was to be sent: an earlier request may have sent it without that being seen yet.
+// is one of these words and its immutable id; and for how many of the recipients it is, the first ones, of how many who were
+// pending. Only one that was ready may have been sent. A lost one was not there any more when it was to be sent: an earlier
+// request may have sent it without that being seen yet.
 const (
-	building = "building "
-	ready    = "ready "
-	lost     = "lost "
+	building = "building"
+	ready    = "ready"
+	lost     = "lost"
 )
+
+// kept is what an earlier attempt kept of a draft; the zero value: nothing.
+type kept struct {
+	state, id   string
+	offered, of int
+}
+
+// keptOf gives what was kept for the recipients of d. When others were pending the draft was for those, and has been settled.
+func keptOf(d *provider.Delivery) kept {
+	var k kept
+	if _, err := fmt.Sscan(d.Kept, &k.state, &k.id, &k.offered, &k.of); err != nil || k.of != len(d.Recipients) || k.offered > k.of {
+		return kept{}
+	}
+	return k
+}
+
+func (k kept) String() string {
+	if k.state == "" {
+		return ""
+	}
+	return fmt.Sprintf("%s %s %d %d", k.state, k.id, k.offered, k.of)
+}
 
 // itemNotFound is Exchange's code for a message that is not there, or is on its way out.
 const itemNotFound = "ErrorItemNotFound"
@@ -31,11 +55,11 @@ const cleanTime = 10 * time.Second
 
 // byDraft sends by a draft: the one of an earlier attempt if it was ready, else a new one. Of a lost one Verify has been asked.
 func (a *attempt) byDraft(m message, files []*mail.File) (mail.Outcome, error) {
-	if id, ok := strings.CutPrefix(a.delivery.Kept, ready); ok {
-		return a.sendDraft(id)
+	if a.kept.state == ready {
+		return a.sendDraft(a.kept.id)
 	}
-	if id, ok := strings.CutPrefix(a.delivery.Kept, building); ok {
-		if err := a.remove(a.ctx, id); err != nil {
+	if a.kept.state == building {
+		if err := a.remove(a.ctx, a.kept.id); err != nil {
 			return mail.Outcome{}, err
 		}
 	} else if a.delivery.Retried {
@@ -67,7 +91,8 @@ func (a *attempt) build(m message, files []*mail.File) (id string, err error) {
 	if err := got.decode(&made); err != nil || made.ID == "" {
 		return "", ours(mail.Temporary, stepDraft, "the answer has no id of the draft")
 	}
-	if err := a.keep(building + made.ID); err != nil {
+	a.kept = kept{id: made.ID, offered: a.offers(), of: len(a.delivery.Recipients)}
+	if err := a.keep(building); err != nil {
 		return made.ID, err
 	}
 	for _, f := range files {
@@ -75,18 +100,20 @@ func (a *attempt) build(m message, files []*mail.File) (id string, err error) {
 			return made.ID, err
 		}
 	}
-	return made.ID, a.keep(ready + made.ID)
+	return made.ID, a.keep(ready)
 }
 
-// keep stores what is to be known of the draft should this worker die. Without it nothing goes on.
-func (a *attempt) keep(kept string) error {
+// keep stores what is to be known of the draft should this worker die: its state, "" if there is none any more. Without it nothing
+// goes on.
+func (a *attempt) keep(state string) error {
+	a.kept.state = state
 	if a.delivery.Keep == nil {
 		return nil
 	}
-	if err := a.delivery.Keep(kept); err != nil {
+	if err := a.delivery.Keep(a.kept.String()); err != nil {
 		return fmt.Errorf("graph: keep: %w", err)
 	}
-	a.delivery.Kept = kept
+	a.delivery.Kept = a.kept.String()
 	return nil
 }
 
@@ -100,15 +127,15 @@ func (a *attempt) sendDraft(id string) (mail.Outcome, error) {
 	case err == nil, ok && f.Class == mail.Unknown: // Verify finds it by its id
 		return o, err
 	case ok && f.Enhanced == itemNotFound:
-		return o, a.lose(id)
+		return o, a.lose()
 	}
 	return o, a.abandon(id, err)
 }
 
 // lose says of a draft that was ready that it is not there any more. It is not sent by another at once: a request that nobody
 // heard the answer to may have sent it, and Sent Items not show it yet.
-func (a *attempt) lose(id string) error {
-	if err := a.keep(lost + id); err != nil {
+func (a *attempt) lose() error {
+	if err := a.keep(lost); err != nil {
 		return err
 	}
 	return ours(mail.Unknown, stepSend, "the draft is not there any more: it may have been sent")

@@ -60,6 +60,7 @@ type attempt struct {
 	sender   *Sender
 	delivery *provider.Delivery
 	mailbox  string
+	kept     kept
 	ctx      context.Context // ends when we are to stop; past the point of no return it does not matter
 
 	token string // of the last request that showed one

@@ -35,7 +35,6 @@ type Sender struct {
 	from     mail.Address
 	saves    bool
 	verifies bool
-	most     int // recipients of a message
 	tokens   provider.Tokens
 	http     *http.Client
 	timeout  time.Duration
@@ -58,8 +57,8 @@ func New(settings provider.Settings, o Options) (*Sender, error) {
 	}
 	s := &Sender{
 		base: settings.Microsoft365.Graph(), from: settings.Sender, saves: settings.Microsoft365.SaveToSentItems,
-		verifies: settings.Microsoft365.VerifySends, most: settings.Limits.RecipientsPerMessage,
-		tokens: o.Tokens, http: o.HTTP, timeout: o.Timeout, patience: o.Patience,
+		verifies: settings.Microsoft365.VerifySends,
+		tokens:   o.Tokens, http: o.HTTP, timeout: o.Timeout, patience: o.Patience,
 	}
 	if s.http == nil {
 		s.http = newClient(settings.Limits.Concurrency, o.Guard)
@@ -105,12 +104,12 @@ func (s *Sender) token(ctx context.Context) (string, error) {
 // it at once.
 func (s *Sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 	a := s.begin(ctx, d)
-	outcomes := make([]mail.Outcome, len(d.Recipients))
-	offered := d.Recipients[:s.offers(len(d.Recipients))]
-	for i := len(offered); i < len(outcomes); i++ {
-		outcomes[i] = mail.Outcome{Scope: mail.ScopeRecipient, Cause: mail.TooManyRecipients, Step: stepSend,
-			Reply: fmt.Sprintf("a message takes %d recipients at most", s.most)}
+	if o, exceeded := d.Bounds.Exceeded(encodedSize(d.Message)); exceeded {
+		_ = a.abandon(a.kept.id, nil) // limits have shrunk since
+		return provider.All(len(d.Recipients), o), nil
 	}
+	outcomes := provider.All(len(d.Recipients), d.Bounds.PutOff(stepSend))
+	offered := d.Recipients[:a.offers()]
 	o, err := a.send(offered)
 	var f *fault
 	switch {
@@ -128,12 +127,12 @@ func (s *Sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome
 	return outcomes, nil
 }
 
-// offers is how many of n recipients are offered at once.
-func (s *Sender) offers(n int) int {
-	if s.most > 0 {
-		return min(n, s.most)
+// offers is how many of the recipients are offered at once: the first ones. A draft has those that it was made for.
+func (a *attempt) offers() int {
+	if a.kept.state == ready || a.kept.state == lost {
+		return a.kept.offered
 	}
-	return n
+	return a.delivery.Bounds.Offers(len(a.delivery.Recipients))
 }
 
 func (s *Sender) begin(ctx context.Context, d *provider.Delivery) *attempt {
@@ -141,7 +140,7 @@ func (s *Sender) begin(ctx context.Context, d *provider.Delivery) *attempt {
 	if mailbox == "" {
 		mailbox = s.from.Address
 	}
-	return &attempt{sender: s, delivery: d, mailbox: mailbox, ctx: ctx}
+	return &attempt{sender: s, delivery: d, mailbox: mailbox, ctx: ctx, kept: keptOf(d)}
 }
 
 // Bounds of requests. Graph takes about 4 MB: attachments of together 3 MB as base64, and the rest.

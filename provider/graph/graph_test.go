@@ -196,13 +196,54 @@ func TestAServerThatCannotBeReachedHoldsEverything(t *testing.T) {
 }
 
 func TestMoreRecipientsThanAMessageTakesAreLeftForTheNext(t *testing.T) {
-	r := newRig(t, func(s *provider.Settings) { s.Limits.RecipientsPerMessage = 2 }, accepts)
-	out := r.deliver(letter("a@example.net", "b@example.net", "c@example.net"))
+	r := newRig(t, nil, accepts)
+	d := letter("a@example.net", "b@example.net", "c@example.net")
+	d.Bounds.Recipients = 2
+	out := r.deliver(d)
 	if out[0].Class != mail.Delivered || out[1].Class != mail.Delivered || out[2].Class != mail.Temporary || out[2].Cause != mail.TooManyRecipients {
 		t.Errorf("%+v", out)
 	}
 	if to := r.calls[0].json(t)["message"].(map[string]any)["toRecipients"].([]any); len(to) != 2 {
 		t.Errorf("%v", to)
+	}
+}
+
+// 3,000 bytes are 4,000 in base64; the text has 4.
+func TestAMessageThatIsLargerThanItMayBeIsNotOffered(t *testing.T) {
+	for name, v := range map[string]struct {
+		most       int64
+		kept, want string
+		class      mail.Class
+	}{
+		"just right":                       {4004, "", "POST /sendMail", mail.Delivered},
+		"no limit":                         {-1, "", "POST /sendMail", mail.Delivered},
+		"too large":                        {4003, "", "", mail.Permanent},
+		"too large by now":                 {4003, "ready AAMk/1= 1 2", "DELETE /messages/AAMk%2F1=", mail.Permanent},
+		"too large by now, and half-built": {4003, "building AAMk/1= 1 2", "DELETE /messages/AAMk%2F1=", mail.Permanent},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil, func(n int, c call) reply {
+				if c.what == "POST /sendMail" {
+					return accepts(n, c)
+				}
+				return drafts(n, c)
+			})
+			d := withFile(letter("a@example.net", "b@example.net"), "a.pdf", 3000)
+			d.Bounds, d.Kept = provider.Bounds{Bytes: v.most}, v.kept
+			if v.class == mail.Permanent {
+				d.Bounds.Recipients = 1 // nobody is put off whose message can't go
+			}
+			out := r.deliver(d)
+			if r.seen() != v.want || d.Kept != "" {
+				t.Errorf("%s, want %s; kept %q", r.seen(), v.want, d.Kept)
+			}
+			for _, o := range out {
+				if o.Class != v.class || v.class == mail.Permanent && (o.Cause != mail.LimitTooSmall || o.Scope != mail.ScopeMessage || o.Step != provider.StepLimit ||
+					o.Reply != `the message has 4004 bytes, encoded, and the limit "message_bytes" allows 4003`) {
+					t.Errorf("%+v", o)
+				}
+			}
+		})
 	}
 }
 
@@ -257,7 +298,7 @@ func TestALargeMessageGoesByADraft(t *testing.T) {
 	if !bytes.Equal(uploaded, d.Message.Files[0].Bytes) {
 		t.Error("the upload is another file")
 	}
-	if got := strings.Join(r.kept, ", "); got != "building AAMk/1=, ready AAMk/1=" {
+	if got := strings.Join(r.kept, ", "); got != "building AAMk/1= 1 1, ready AAMk/1= 1 1" {
 		t.Errorf("kept: %s", got)
 	}
 	if first := r.calls[0].json(t); first["attachments"] != nil || !strings.Contains(fmt.Sprint(first["singleValueExtendedProperties"]), "01JZ") {
@@ -314,11 +355,11 @@ func TestTheNextAttemptGoesOnWithWhatWasKept(t *testing.T) {
 		class      mail.Class
 		after      string // what is kept in the end
 	}{
-		"a draft that was ready":     {"ready AAMk/1=", "POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1="},
-		"one that was not":           {"building AAMk/0=", "DELETE /messages/AAMk%2F0=, POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1="},
-		"one that is gone":           {"ready AAMk/0=", "POST /messages/AAMk%2F0=/send", mail.Unknown, "lost AAMk/0="},
-		"one that was gone by then":  {"lost AAMk/0=", "POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1="},
-		"one not ready that is gone": {"building AAMk/2=", "DELETE /messages/AAMk%2F2=, POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1="},
+		"a draft that was ready":     {"ready AAMk/1= 1 1", "POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1= 1 1"},
+		"one that was not":           {"building AAMk/0= 1 1", "DELETE /messages/AAMk%2F0=, POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1= 1 1"},
+		"one that is gone":           {"ready AAMk/0= 1 1", "POST /messages/AAMk%2F0=/send", mail.Unknown, "lost AAMk/0= 1 1"},
+		"one that was gone by then":  {"lost AAMk/0= 1 1", "POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1= 1 1"},
+		"one not ready that is gone": {"building AAMk/2= 1 1", "DELETE /messages/AAMk%2F2=, POST /messages, POST /messages/AAMk%2F1=/send", mail.Delivered, "ready AAMk/1= 1 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil, func(n int, c call) reply {
@@ -343,19 +384,19 @@ func TestVerify(t *testing.T) {
 		class   mail.Class
 		cause   mail.Cause
 	}{
-		"sent":                      {"ready 1", []reply{{status: 200, body: `{"isDraft": false}`}}, mail.Delivered, ""},
-		"sent, and shows late":      {"ready 1", []reply{{status: 404}, {status: 200, body: `{"isDraft": false}`}}, mail.Delivered, ""},
-		"still a draft":             {"ready 1", []reply{{status: 200, body: `{"isDraft": true}`}}, mail.Temporary, mail.NotSent},
-		"gone":                      {"ready 1", []reply{{status: 404}}, mail.Unknown, ""},
-		"lost, and was sent":        {"lost 1", []reply{{status: 404}, {status: 200, body: `{"isDraft": false}`}}, mail.Delivered, ""},
-		"lost, and shown as before": {"lost 1", []reply{{status: 200, body: `{"isDraft": true}`}}, mail.Unknown, ""},
-		"lost, and gone":            {"lost 1", []reply{{status: 404}}, mail.Unknown, ""},
-		"never ready":               {"building 1", nil, mail.Temporary, mail.NotSent},
+		"sent":                      {"ready 1 1 1", []reply{{status: 200, body: `{"isDraft": false}`}}, mail.Delivered, ""},
+		"sent, and shows late":      {"ready 1 1 1", []reply{{status: 404}, {status: 200, body: `{"isDraft": false}`}}, mail.Delivered, ""},
+		"still a draft":             {"ready 1 1 1", []reply{{status: 200, body: `{"isDraft": true}`}}, mail.Temporary, mail.NotSent},
+		"gone":                      {"ready 1 1 1", []reply{{status: 404}}, mail.Unknown, ""},
+		"lost, and was sent":        {"lost 1 1 1", []reply{{status: 404}, {status: 200, body: `{"isDraft": false}`}}, mail.Delivered, ""},
+		"lost, and shown as before": {"lost 1 1 1", []reply{{status: 200, body: `{"isDraft": true}`}}, mail.Unknown, ""},
+		"lost, and gone":            {"lost 1 1 1", []reply{{status: 404}}, mail.Unknown, ""},
+		"never ready":               {"building 1 1 1", nil, mail.Temporary, mail.NotSent},
 		"without a draft":           {"", nil, mail.Unknown, ""},
-		"throttled":                 {"ready 1", []reply{{status: 429}}, mail.Throttled, mail.RateExceeded},
-		"a fault there":             {"ready 1", []reply{{status: 500}}, mail.Temporary, ""},
-		"what makes no sense":       {"ready 1", []reply{{status: 400}}, mail.Unknown, ""},
-		"neither one nor the other": {"ready 1", []reply{{status: 200, body: `{}`}}, mail.Unknown, ""},
+		"throttled":                 {"ready 1 1 1", []reply{{status: 429}}, mail.Throttled, mail.RateExceeded},
+		"a fault there":             {"ready 1 1 1", []reply{{status: 500}}, mail.Temporary, ""},
+		"what makes no sense":       {"ready 1 1 1", []reply{{status: 400}}, mail.Unknown, ""},
+		"neither one nor the other": {"ready 1 1 1", []reply{{status: 200, body: `{}`}}, mail.Unknown, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil, func(n int, c call) reply {

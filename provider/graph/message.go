@@ -128,6 +128,18 @@ func encodedLen(files []*mail.File) int {
 	return n
 }
 
+// encodedSize is how large a message is, encoded. What Exchange makes of it is somewhat larger: that it has the last word on.
+func encodedSize(m *mail.Outgoing) int64 {
+	n := len(m.HTML)
+	if n == 0 {
+		n = len(m.Text)
+	}
+	for _, f := range m.Files {
+		n += (len(f.Bytes) + 2) / 3 * 4
+	}
+	return int64(n)
+}
+
 // encode writes v as JSON, without the escapes that only web pages need.
 func encode(v any) ([]byte, error) {
 	var b strings.Builder

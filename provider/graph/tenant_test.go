@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -227,6 +228,79 @@ func TestAWorkerThatDiesLeavesNoDraft(t *testing.T) {
 		if out := o.send(t, m); out.Class != mail.Delivered || o.tenant.Received() != 1 || o.tenant.Drafts(reports) != 0 {
 			t.Errorf("%s: %+v, received %d, drafts %d", on, out, o.tenant.Received(), o.tenant.Drafts(reports))
 		}
+	}
+}
+
+// TestADraftIsForThoseWhoWereOffered has three recipients, of whom a message takes two: whatever becomes of the first draft, and of the
+// limit, everybody has the message once.
+func TestADraftIsForThoseWhoWereOffered(t *testing.T) {
+	busy := graphtest.Mishap{On: []graphtest.Operation{graphtest.SendDraft}, At: graphtest.Arrived, Answer: &graphtest.Answer{Status: http.StatusTooManyRequests}}
+	silent := graphtest.Mishap{On: []graphtest.Operation{graphtest.SendDraft}, At: graphtest.Accepted, Answer: &graphtest.Answer{Status: http.StatusGatewayTimeout}}
+	for name, v := range map[string]struct {
+		mishap *graphtest.Mishap
+		later  int // the limit from the second attempt on
+	}{
+		"nothing goes wrong":                {nil, 2},
+		"throttled, the same limit":         {&busy, 2},
+		"throttled, then a lower limit":     {&busy, 1},
+		"throttled, then a higher limit":    {&busy, 3},
+		"answer lost, the same limit":       {&silent, 2},
+		"answer lost, then a lower limit":   {&silent, 1},
+		"answer lost, then a higher limit":  {&silent, 3},
+		"nothing goes wrong, a lower limit": {nil, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := open(t, graphtest.Options{}, func(s *provider.Settings) { s.Microsoft365.VerifySends = true })
+			if v.mishap != nil {
+				o.tenant.Provoke(*v.mishap)
+			}
+			m := message()
+			m.To = append(m.To, mail.Address{Address: "cy@example.net"})
+			pending, doubtful := m.Recipients(), false
+			for n := range 6 { // as the worker does
+				d := o.delivery(m)
+				d.Recipients, d.Retried, d.Bounds.Recipients = pending, n > 0, 2
+				if n > 0 {
+					d.Bounds.Recipients = v.later
+				}
+				make := o.Send
+				if doubtful {
+					make = o.Verify
+				}
+				out, err := make(t.Context(), d)
+				if err == nil && doubtful && out[0].Cause == mail.NotSent {
+					out, err = o.Send(t.Context(), d)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				var left []mail.Address
+				for i, outcome := range out {
+					doubtful = doubtful || outcome.Class == mail.Unknown
+					if outcome.Class != mail.Delivered {
+						left = append(left, pending[i])
+					}
+				}
+				if pending = left; len(left) == 0 {
+					break
+				}
+			}
+			if len(pending) > 0 {
+				t.Errorf("%v do not have it", pending)
+			}
+			got := map[string]int{}
+			for _, sent := range o.tenant.Messages() {
+				for _, a := range append(append(sent.To, sent.Cc...), sent.Bcc...) {
+					got[a.Address]++
+				}
+			}
+			if want := map[string]int{"ada@example.net": 1, "bob@example.net": 1, "cy@example.net": 1}; !maps.Equal(got, want) {
+				t.Errorf("%v, want each once", got)
+			}
+			if n := o.tenant.Drafts(reports); n != 0 {
+				t.Errorf("%d drafts are left", n)
+			}
+		})
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/postroom/postroom/mail"
@@ -26,8 +25,10 @@ func (s *Sender) Verify(ctx context.Context, d *provider.Delivery) ([]mail.Outco
 		return nil, err
 	}
 	outcomes := provider.All(len(d.Recipients), o)
-	for i := s.offers(len(d.Recipients)); i < len(outcomes); i++ {
-		outcomes[i] = notSent("not offered yet")
+	for i := a.offers(); i < len(outcomes); i++ {
+		if outcomes[i] = notSent("not offered yet"); o.Class == mail.Delivered {
+			outcomes[i] = d.Bounds.PutOff(stepVerify) // until it is stored that the others have it
+		}
 	}
 	return outcomes, nil
 }
@@ -36,15 +37,16 @@ func (s *Sender) Verify(ctx context.Context, d *provider.Delivery) ([]mail.Outco
 const firstLook = 500 * time.Millisecond
 
 func (a *attempt) verify() (mail.Outcome, error) {
-	state, id, _ := strings.Cut(a.delivery.Kept, " ")
-	switch state + " " {
-	case ready, lost:
-	case building:
+	switch {
+	case a.kept.state == ready, a.kept.state == lost:
+	case a.kept.state == building:
 		return notSent("the draft was never ready"), nil
+	case a.delivery.Kept != "":
+		return notSent("not offered yet: the draft was for others"), nil
 	default:
 		return mail.Outcome{Class: mail.Unknown, Step: stepVerify, Reply: "sent without a draft, so that nobody can tell (verify_sends is off)"}, nil
 	}
-	r := request{step: stepVerify, method: http.MethodGet, url: a.draft(id, "?$select=isDraft"), header: immutable}
+	r := request{step: stepVerify, method: http.MethodGet, url: a.draft(a.kept.id, "?$select=isDraft"), header: immutable}
 	end := time.Now().Add(a.sender.patience)
 	for wait := firstLook; ; wait *= 2 {
 		got, err := a.do(r)
@@ -64,7 +66,7 @@ func (a *attempt) verify() (mail.Outcome, error) {
 			if err := sleep(a.ctx, wait); err != nil {
 				return mail.Outcome{}, provider.ErrInterrupted
 			}
-		case known && state+" " == lost:
+		case known && a.kept.state == lost:
 			return mail.Outcome{Class: mail.Unknown, Step: stepVerify, Code: got.status, Reply: "still shown as a draft that can't be sent"}, nil
 		case known:
 			return notSent("the draft was never sent"), nil

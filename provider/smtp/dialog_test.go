@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -216,6 +217,74 @@ func TestEachRecipientHasItsOutcome(t *testing.T) {
 				t.Errorf("refused: %+v", out[0])
 			}
 		})
+	}
+}
+
+// One transaction has as many recipients as one message may have; the others can have it at once.
+func TestMoreRecipientsThanAMessageTakesAreLeftForTheNext(t *testing.T) {
+	for name, v := range map[string]struct {
+		counted int
+		commands,
+		want string
+	}{
+		"at first":              {0, "C: RCPT TO:<ada@example.org>\nS: 450 4.2.0 later\nC: RCPT TO:<bob@example.org>\nS: 250 fine\n", "450 250 - 0"},
+		"after one that counts": {1, "C: RCPT TO:<ada@example.org>\nS: 450 4.2.0 later\nC: RCPT TO:<cy@example.org>\nS: 250 fine\n", "450 - 250 0"},
+		"after two that do":     {2, "C: RCPT TO:<bob@example.org>\nS: 450 4.2.0 later\nC: RCPT TO:<cy@example.org>\nS: 250 fine\n", "- 450 250 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, nil, greeting+"S: 250 mx\n"+mailFrom+"S: 250 fine\n"+v.commands+"C: DATA\nS: 354 go on\nMESSAGE\nS: 250 queued")
+			d := delivery("ada@example.org", "bob@example.org", "cy@example.org", "no address")
+			d.Bounds.Recipients, d.Counted = 2, v.counted
+			out, err := r.Send(t.Context(), d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, o := range out {
+				code := strconv.Itoa(o.Code)
+				if o.Cause == mail.TooManyRecipients && o.Class == mail.Temporary && o.Scope == mail.ScopeRecipient && strings.Contains(o.Reply, "2 recipients") {
+					code = "-"
+				}
+				got = append(got, code)
+			}
+			if strings.Join(got, " ") != v.want {
+				t.Errorf("%v, want %s: %+v", got, v.want, out)
+			}
+		})
+	}
+}
+
+func TestAMessageThatIsLargerThanItMayBeIsNotOffered(t *testing.T) {
+	const size = int64(len(body))
+	for _, most := range []int64{size - 1, size, 0, -1} {
+		script := greeting + "S: 250-mx\nS: 250 PIPELINING\n" + mailFrom + "C: RCPT TO:<ada@example.org>\nC: RCPT TO:<bob@example.org>\nC: DATA\nS: 250 fine\nS: 250 fine\nS: 250 fine\nS: 354 go on\nMESSAGE\nS: 250 queued"
+		if most == size-1 {
+			script = ""
+		}
+		r := newRig(t, nil)
+		if script != "" {
+			r = newRig(t, nil, script)
+		}
+		d := delivery("ada@example.org", "bob@example.org")
+		d.Bounds = provider.Bounds{Recipients: 2, Bytes: most}
+		if most == size-1 {
+			d.Bounds.Recipients = 1 // nobody is put off whose message can't go
+		}
+		out, err := r.Send(t.Context(), d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range out {
+			if most != size-1 {
+				is(t, o, mail.Delivered, stepBody, 250)
+				continue
+			}
+			is(t, o, mail.Permanent, provider.StepLimit, 0)
+			because(t, o, mail.LimitTooSmall)
+			if want := fmt.Sprintf("the message has %d bytes, encoded, and the limit \"message_bytes\" allows %d", size, most); o.Reply != want || o.Scope != mail.ScopeMessage {
+				t.Errorf("%s: %q, want %q", o.Scope, o.Reply, want)
+			}
+		}
 	}
 }
 

@@ -34,8 +34,26 @@ func (s *Sender) prepare(d *provider.Delivery) *transaction {
 	}
 	if err := t.render(s.compose, d.Message); err != nil {
 		t.settle(ours(mail.Permanent, stepRender, err.Error()).Outcome)
+	} else if o, exceeded := d.Bounds.Exceeded(t.size); exceeded {
+		t.settle(o)
 	}
+	t.putOff(d)
 	return t
+}
+
+// putOff leaves to the next attempts whom one transaction has no room for. Each attempt that counts begins further on, so that
+// those who are put off by the server do not keep the others from their turn.
+func (t *transaction) putOff(d *provider.Delivery) {
+	var open []int
+	for i := range t.outcomes {
+		if t.outcomes[i].Step == "" {
+			open = append(open, i)
+		}
+	}
+	room := d.Bounds.Offers(len(open))
+	for n := room; n < len(open); n++ {
+		t.outcomes[open[(d.Counted*room+n)%len(open)]] = d.Bounds.PutOff(stepRcpt)
+	}
 }
 
 func (t *transaction) render(compose func(*mail.Outgoing) (rendered, error), m *mail.Outgoing) error {

@@ -13,7 +13,8 @@
 --
 -- Answer, for each call: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ...}, where what is
 --   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's
---              own and small), unit, "1" if other hands may begin the next meanwhile, trace context of its batch
+--              own and small), unit, "1" if other hands may begin the next meanwhile, trace context of its batch,
+--              what bounds a message
 --   "again":   nothing found yet, only stale entries; call again
 --   "idle", "held", "limited", "version", "shrunk", "ended": this hand of the turn is over, and the unit is free unless
 --              another has an attempt open. With "limited": the limit's name
@@ -211,14 +212,14 @@ do
   -- request_bytes, part_bytes and always say how the provider takes content; nil if it takes all in one request.
   local request_bytes, part_bytes, always = string.match(provider and provider.upload or '', '^(%d+) (%d+) (%d)$')
 
-  -- cost_of_message is what an attempt takes at most; the same as costOf in provider.go.
+  -- cost_of_message is what an attempt takes at most; the same as costOf in acceptable.go.
   function cost_of_message(id, r, b)
     local _, pending = string.gsub(r.head[MARKS], 'p', '')
     local _, _, bytes = content_of(id, r, b)
     local own_bytes, own_files = refs_of(r.head[REFS])
     local shared_bytes, shared_files = refs_of(b and b[6])
     bytes = (tonumber(bytes) or 0) + own_bytes + shared_bytes
-    local cost = {messages = 1, requests = 1, recipients = math.max(pending, 1), upload_bytes = bytes}
+    local cost = {messages = 1, requests = 1, recipients = math.min(math.max(pending, 1), provider.most), upload_bytes = bytes}
     if not request_bytes then return cost end
     cost.upload_bytes = math.ceil(bytes * 4 / 3)
     if always == '1' or bytes > tonumber(request_bytes) then
@@ -275,7 +276,7 @@ end
 local function give(c, id, r, b, look, whose)
   local owner, chunks, bytes = content_of(id, r, b)
   local content = owner == id and chunks == '1' and redis.call('GET', P .. 'c:' .. id .. ':0') or ''
-  return {c.settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content, c.unit, limited and '' or '1', b and b[7] or '', look, whose, c.stale, c.ended}
+  return {c.settled, 'attempt', id, r.raw, int(now), owner, chunks, bytes, content, c.unit, limited and '' or '1', b and b[7] or '', provider and provider.message or '', look, whose, c.stale, c.ended}
 end
 
 -- over ends this hand of a turn; the unit is free when no other hand has anything open.

@@ -60,15 +60,17 @@ end
 
 -- active gives the active provider's version, how it keys its limits ("account" or "mailbox"), the key of the account, its
 -- own sender, the concurrency of each key and of all (math.huge: not limited), and the limits of each key and of all as
--- throttle.Encode wrote them, and how it uploads (Upload in provider.go); nil if no provider is active. It is read once in a run.
+-- throttle.Encode wrote them, how it uploads (Upload in provider.go), what bounds each message (MessageBounds), and
+-- how many recipients one attempt offers it to (math.huge: not limited); nil if no provider is active. It is read once in a run.
 local provider_read, the_provider = false, nil
 local function active()
   if provider_read then return the_provider end
   provider_read = true
-  local p = redis.call('HMGET', P .. 'provider', 'version', 'mode', 'key', 'sender', 'concurrency', 'limits', 'all_concurrency', 'all_limits', 'upload')
+  local p = redis.call('HMGET', P .. 'provider', 'version', 'mode', 'key', 'sender', 'concurrency', 'limits', 'all_concurrency', 'all_limits', 'upload', 'message')
   if not p[1] then return nil end
   the_provider = {version = p[1], mode = p[2], key = p[3], sender = p[4], concurrency = tonumber(p[5]), limits = p[6] or '',
-    all_concurrency = tonumber(p[7]) or math.huge, all_limits = p[8] or '', upload = p[9] or ''}
+    all_concurrency = tonumber(p[7]) or math.huge, all_limits = p[8] or '', upload = p[9] or '', message = p[10] or ''}
+  the_provider.most = tonumber(string.match(the_provider.message, '^[1-9]%d*') or '') or math.huge
   return the_provider
 end
 
