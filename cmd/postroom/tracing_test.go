@@ -188,14 +188,16 @@ func TestAMailIsTracedFromItsProducerToEachAttempt(t *testing.T) {
 		unsampled       = "4af7651916cd43dd8448eb211c80319c"
 		parent          = "b7ad6b7169203331"
 	)
-	message := `{"kind": "report", "to": [{"address": "again1@secret.example"}], "subject": "hidden-subject", "text": "hidden-text"}`
-	first := hand(t, s, "/v1/messages", "00-"+single+"-"+parent+"-01", "application/json", message)
+	message := func(to string) string { // each of its own: a recipient is refused once
+		return `{"kind": "report", "to": [{"address": "` + to + `@secret.example"}], "subject": "hidden-subject", "text": "hidden-text"}`
+	}
+	first := hand(t, s, "/v1/messages", "00-"+single+"-"+parent+"-01", "application/json", message("again1"))
 	batch := hand(t, s, "/v1/batches", "00-"+ofBatch+"-"+parent+"-01", "application/x-ndjson",
 		`{"kind": "report", "subject": "hidden-subject {{.name}}", "text": "hidden-text"}`+"\n"+
 			`{"to": [{"address": "ada@secret.example"}], "variables": {"name": "hidden-name"}}`+"\n"+
 			`{"to": [{"address": "again2@secret.example"}], "variables": {"name": "hidden-name"}}`+"\n")
-	quiet := hand(t, s, "/v1/messages", "00-"+unsampled+"-"+parent+"-00", "application/json", message)
-	untraced := hand(t, s, "/v1/messages", "", "application/json", message)
+	quiet := hand(t, s, "/v1/messages", "00-"+unsampled+"-"+parent+"-00", "application/json", message("again3"))
+	untraced := hand(t, s, "/v1/messages", "", "application/json", message("again4"))
 
 	// An application that hands mail straight to Redis, and has spans of its own.
 	q, err := queue.Open(t.Context(), queue.Options{Client: real.Client})
