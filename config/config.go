@@ -44,6 +44,10 @@ type Redis struct {
 	// MayForget lets a process start with a Redis that is set to lose mail: one that writes nothing to a disk, or deletes keys
 	// when it is full.
 	MayForget bool `yaml:"may_forget"`
+	// WaitReplicas is how many replicas must have what is accepted before the answer says so; 0: none. WaitTimeout is how long they
+	// are awaited.
+	WaitReplicas int           `yaml:"wait_replicas"`
+	WaitTimeout  time.Duration `yaml:"wait_timeout"`
 }
 
 // HTTP is the listener for the API, the health checks and the metrics.
@@ -192,7 +196,7 @@ func Default() *Config {
 func base() *Config {
 	const mebibyte = 1 << 20
 	return &Config{
-		Redis: Redis{URL: "redis://127.0.0.1:6379/0", Namespace: "postroom"},
+		Redis: Redis{URL: "redis://127.0.0.1:6379/0", Namespace: "postroom", WaitTimeout: time.Second},
 		HTTP:  HTTP{Listen: "127.0.0.1:8080", MaxBodyBytes: 64 * mebibyte, MaxBodiesBytes: 256 * mebibyte},
 		Worker: Worker{
 			Concurrency:       50,

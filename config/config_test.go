@@ -99,7 +99,7 @@ auth:
     - {name: ops, role: admin, sha256: 84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882}
 `)
 	want := Default()
-	want.Redis = Redis{URL: "rediss://:p%40ss@redis.example.com:6380/2", Namespace: "mail-2"}
+	want.Redis = Redis{URL: "rediss://:p%40ss@redis.example.com:6380/2", Namespace: "mail-2", WaitTimeout: time.Second}
 	want.Worker.Concurrency = 7
 	want.Worker.ShutdownTimeout = 90 * time.Second
 	want.Retry = Retry{Delays: []time.Duration{2 * time.Minute, 10 * time.Minute}, GiveUp: 48 * time.Hour}

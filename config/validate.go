@@ -89,6 +89,9 @@ func (f *faults) redis(c *Config) {
 			"keys of two installations, or of another program, could be mixed up",
 			"write 1 to 32 of a-z, 0-9 and -")
 	}
+	between(f, "redis.wait_replicas", c.Redis.WaitReplicas, 0, 10, "nothing would ever be accepted")
+	between(f, "redis.wait_timeout", c.Redis.WaitTimeout, 10*time.Millisecond, time.Minute,
+		"mail would be refused before a replica can answer, or a producer wait for ever")
 }
 
 func (f *faults) http(c *Config) {

@@ -288,7 +288,7 @@ func (s *state) forecast(m *Mailbox, messages int) (through time.Time, binding t
 
 // PauseOfEverything gives the pause of all mail; nil if there is none.
 func (q *Queue) PauseOfEverything(ctx context.Context) (*Silence, error) {
-	now, err := q.redis.Time(ctx).Result()
+	now, err := q.now(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("queue: pause: %w", err)
 	}
@@ -311,7 +311,7 @@ func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason s
 	if d <= 0 || reason == "" {
 		return until, errors.New("queue: pause: say for how long, and why")
 	}
-	now, err := q.redis.Time(ctx).Result()
+	now, err := q.now(ctx)
 	if err != nil {
 		return until, fmt.Errorf("queue: pause: %w", err)
 	}

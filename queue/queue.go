@@ -46,6 +46,11 @@ type Options struct {
 	DeliveredFor, FailedFor time.Duration
 	// IdempotencyFor says how long an idempotency key is remembered; default 24 h.
 	IdempotencyFor time.Duration
+	// WaitReplicas is how many replicas of Redis must have what was accepted before Enqueue and Commit say that it was, so that a
+	// fail-over does not lose it; default 0. WaitTimeout is how long they are awaited before the answer is ErrNotReplicated;
+	// default 1 s.
+	WaitReplicas int
+	WaitTimeout  time.Duration
 	// MailboxMetrics bounds for how many limit keys there are metrics of their own, those with the longest backlog; the rest
 	// share the label "other". Default 100.
 	MailboxMetrics int
@@ -85,6 +90,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	setDefault(&o.DeliveredFor, 24*time.Hour)
 	setDefault(&o.FailedFor, 30*24*time.Hour)
 	setDefault(&o.IdempotencyFor, 24*time.Hour)
+	setDefault(&o.WaitTimeout, time.Second)
 	if o.Limits == (mail.Limits{}) {
 		o.Limits = mail.DefaultLimits()
 	}
@@ -121,7 +127,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 	default:
 		return nil, errors.New("queue: open: the client must be a *redis.Client (also for Sentinel) or a *redis.ClusterClient")
 	}
-	err := q.redis.Ping(ctx).Err()
+	err := q.ping(ctx)
 	if err == nil {
 		q.scripts, err = loadScripts(ctx, q.redis)
 	}
@@ -142,10 +148,20 @@ func (q *Queue) Close() error {
 
 // Ping reports whether Redis answers.
 func (q *Queue) Ping(ctx context.Context) error {
-	if err := q.redis.Ping(ctx).Err(); err != nil {
+	if err := q.ping(ctx); err != nil {
 		return fmt.Errorf("queue: ping: %w", err)
 	}
 	return nil
+}
+
+// ping asks for one of our keys: of a cluster it is the shard that has them which is to answer.
+func (q *Queue) ping(ctx context.Context) error { return q.redis.Exists(ctx, q.key("provider")).Err() }
+
+// now gives the time of the Redis that has our keys. TIME by itself, having no key, would be answered by any shard of a cluster,
+// whose clock is another one.
+func (q *Queue) now(ctx context.Context) (time.Time, error) {
+	ms, err := q.run(ctx, "now").Int64()
+	return time.UnixMilli(ms), err
 }
 
 func (q *Queue) key(parts ...string) string {
@@ -178,6 +194,12 @@ var (
 	ErrIdempotencyConflict = errors.New("queue: the idempotency key was used before, for a different request")
 	// ErrIdempotencyRunning: a request with the same idempotency key is under way. Repeat it later for its answer.
 	ErrIdempotencyRunning = errors.New("queue: a request with the same idempotency key is under way")
-	// ErrStagingExpired: accepting took longer than its deadline and was dropped. Nothing was accepted; repeat the request.
-	ErrStagingExpired = errors.New("queue: accepting took too long, and nothing was accepted: repeat the request")
+	// ErrStagingExpired: accepting took longer than its deadline and was dropped, or a fail-over of Redis has lost a part of it. Nothing
+	// was accepted; repeat the request.
+	ErrStagingExpired = errors.New("queue: accepting took too long or was cut by a fail-over of Redis, and nothing was accepted: repeat the request")
+	// ErrNotReplicated: it was accepted, and will be sent unless a fail-over comes before as many replicas as Options.WaitReplicas
+	// have it. Repeated with the same idempotency key the request is answered when they have it, and accepted once. Without
+	// a key nobody can tell but by the receipt's id, which is given beside this error; a repetition would be another message.
+	ErrNotReplicated = errors.New("queue: accepted, but too few replicas of Redis are known to have it: it may be sent, and a fail-over may lose it; " +
+		"repeat the request with the same idempotency key")
 )

@@ -89,7 +89,7 @@ func (q *Queue) eachFailed(ctx context.Context, f FailedFilter, o SelectionOptio
 	step := SelectionStep{Next: o.Cursor}
 	if o.Cursor == "" {
 		// The run begins now: what fails later is not meant.
-		now, err := q.redis.Time(ctx).Result()
+		now, err := q.now(ctx)
 		if err != nil {
 			return step, fmt.Errorf("queue: failed: %w", err)
 		}

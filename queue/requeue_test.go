@@ -198,7 +198,7 @@ func TestARunDoesNotRequeueWhatFailsAgainMeanwhile(t *testing.T) {
 		if cmd.Name() == "evalsha" {
 			scripts++
 		}
-		return cmd.Name() == "evalsha" && scripts == 2
+		return cmd.Name() == "evalsha" && scripts == 3 // after the time, and the first piece
 	}
 	step, err := q.Requeue(t.Context(), FailedFilter{}, SelectionOptions{})
 	if err == nil || step.Done != scanPiece || step.Next == "" {

@@ -83,5 +83,10 @@ func loadScripts(ctx context.Context, server redis.UniversalClient) (map[string]
 // run calls a script. Every script may run twice with the same arguments, so go-redis may repeat it by itself.
 func (q *Queue) run(ctx context.Context, name string, args ...any) *redis.Cmd {
 	q.metrics.scripts.WithLabelValues(name).Inc()
-	return q.scripts[name].Run(ctx, q.redis, []string{q.prefix}, args...)
+	return q.scripts[name].Run(ctx, q.redis, q.keys(), args...)
 }
+
+// keys are those that a script names: the prefix, and another that there never is either. A cluster that moves our slot to another
+// shard takes scripts at both, where they would miss the keys that are still, or already, at the other; but with two keys that
+// it does not have it refuses them (TRYAGAIN) until the whole slot has moved.
+func (q *Queue) keys() []string { return []string{q.prefix, q.prefix + "-"} }

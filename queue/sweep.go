@@ -107,7 +107,7 @@ func (q *Queue) tidy(ctx context.Context) error {
 	if err := q.forget(ctx); err != nil {
 		return err
 	}
-	now, err := q.redis.Time(ctx).Result()
+	now, err := q.now(ctx)
 	if err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func (l redisLog) Printf(ctx context.Context, format string, args ...any) {
 
 type serverOptions struct {
 	config      *config.Config
-	redis       *redis.Client
+	redis       redis.UniversalClient
 	log         *slog.Logger
 	level       *slog.LevelVar // of log; nil: it stays as it is
 	api, worker bool
@@ -156,6 +156,7 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 			Limits: mail.Limits{MaxRecipients: cfg.Accept.RecipientsPerMessage, MaxBytes: cfg.Accept.MessageBytes,
 				MaxBatch: cfg.Accept.RecipientsPerBatch},
 			BacklogMax: cfg.Accept.BacklogMax, ContentMaxBytes: cfg.Content.MaxBytes, ContentFor: cfg.Content.KeptFor, DeliveredMax: cfg.Records.DeliveredMax,
+			WaitReplicas: cfg.Redis.WaitReplicas, WaitTimeout: cfg.Redis.WaitTimeout,
 			DeliveredFor: cfg.Records.DeliveredFor, FailedFor: cfg.Records.FailedFor, MailboxMetrics: cfg.Metrics.Mailboxes,
 			Weights: map[mail.Kind]int{mail.Report: cfg.Kinds.Report.Weight, mail.Subscription: cfg.Kinds.Subscription.Weight},
 		})

@@ -46,12 +46,7 @@ func StartWith(t testing.TB, arguments ...string) *Redis {
 // leads there.
 func StartTCP(t testing.TB) *Redis {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
+	address := freeAddress(t)
 	_, port, _ := net.SplitHostPort(address)
 	r := start(t, port)
 	r.URL = "redis://" + address + "/0"
@@ -109,23 +104,13 @@ func (r *Redis) Restart() {
 }
 
 // Kill ends the server at once; what it had written stays in its AOF.
-func (r *Redis) Kill() { r.signal(syscall.SIGKILL, true) }
+func (r *Redis) Kill() { send(r.process, syscall.SIGKILL, true) }
 
 // Freeze stops the server from answering until Thaw.
-func (r *Redis) Freeze() { r.signal(syscall.SIGSTOP, false) }
+func (r *Redis) Freeze() { send(r.process, syscall.SIGSTOP, false) }
 
 // Thaw ends Freeze.
-func (r *Redis) Thaw() { r.signal(syscall.SIGCONT, false) }
-
-func (r *Redis) signal(s syscall.Signal, wait bool) {
-	if r.process == nil || r.process.ProcessState != nil {
-		return
-	}
-	_ = r.process.Process.Signal(s)
-	if wait {
-		_ = r.process.Wait()
-	}
-}
+func (r *Redis) Thaw() { send(r.process, syscall.SIGCONT, false) }
 
 // Memory gives the bytes that Redis says its data takes: used_memory.
 func (r *Redis) Memory() int64 {

@@ -1,0 +1,2 @@
+-- now answers Redis's time in ms.
+return now_ms()
