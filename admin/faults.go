@@ -41,6 +41,10 @@ func (h *handler) refused(ctx context.Context, err error) error {
 		return backlogFull.after(30*time.Second, "Nothing was accepted. Repeat the request when some mail has gone out; accept.backlog_max is the bound.")
 	case errors.Is(err, queue.ErrStagingExpired):
 		return tookTooLong.after(5*time.Second, "Nothing was accepted. Repeat the request.")
+	case errors.Is(err, queue.ErrNotReplicated):
+		h.log.Warn("mail was accepted that too few replicas of Redis are known to have", "error", err)
+		return notReplicated.after(5*time.Second, "It may be sent, and a fail-over of Redis may lose it. Repeat the request with the same Idempotency-Key: "+
+			"it is accepted once. Without a key a repetition may send the mail a second time.")
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		return clientGone()
 	case unreachable(err):

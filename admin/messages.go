@@ -17,7 +17,7 @@ var (
 	always   = []refusal{noTokens, unauthorized, forbidden, invalidRequest, tooManyRequests, internal, unavailable}
 	withID   = append(slices.Clip(always), notFound)
 	withMail = append(slices.Clip(always), malformedJSON, incompleteBody, badIdempotencyKey, bodyTooSlow, bodyTooLarge, busy,
-		wrongMediaType, notForToken, invalidMessage, idempotencyConflict, idempotencyRunning, full, tookTooLong)
+		wrongMediaType, notForToken, invalidMessage, idempotencyConflict, idempotencyRunning, full, tookTooLong, notReplicated)
 )
 
 func (h *handler) registerMessages() {

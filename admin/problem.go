@@ -141,6 +141,7 @@ var (
 	busy                = refusal{"busy", 503, "Too much is being handed in at once"}
 	full                = refusal{"full", 503, "There is no room for more content"}
 	backlogFull         = refusal{"backlog-full", 503, "Too many messages wait already"}
+	notReplicated       = refusal{"not-replicated", 503, "Accepted, but not known to outlast a fail-over"}
 	unavailable         = refusal{"unavailable", 503, "The queue can't be reached"}
 	tookTooLong         = refusal{"took-too-long", 503, "Accepting took too long"}
 )

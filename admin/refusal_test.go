@@ -498,6 +498,7 @@ func TestEachFaultOfTheQueueHasItsAnswer(t *testing.T) {
 		"full":           {func() error { return queue.ErrFull }, full, "30"},
 		"backlog":        {func() error { return queue.ErrBacklogFull }, backlogFull, "30"},
 		"staging":        {func() error { return queue.ErrStagingExpired }, tookTooLong, "5"},
+		"not replicated": {func() error { return fmt.Errorf("%w (%w)", queue.ErrNotReplicated, io.EOF) }, notReplicated, "5"},
 		"conflict":       {func() error { return queue.ErrIdempotencyConflict }, idempotencyConflict, ""},
 		"not found":      {func() error { return queue.ErrNotFound }, notFound, ""},
 		"too late":       {func() error { return queue.ErrTooLate }, tooLate, ""},

@@ -64,8 +64,8 @@ func Idempotency(scope, key string) Option {
 }
 
 // Enqueue accepts one message. When it returns without an error the message will be sent, whatever process dies; with an
-// error it may only have been accepted if that error came from the connection to Redis (use Idempotency to repeat safely).
-// A message with faults is refused with a *mail.Invalid that names them all.
+// error it may only have been accepted if that error is ErrNotReplicated or came from the connection to Redis (use Idempotency to
+// repeat safely). A message with faults is refused with a *mail.Invalid that names them all.
 func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) (Receipt, error) {
 	ctx, s := q.beginSending(ctx)
 	receipt, err := q.enqueue(ctx, &m, s.context, options)
@@ -98,8 +98,10 @@ func (q *Queue) enqueue(ctx context.Context, m *mail.Message, producer trace.Spa
 	}
 	m.Attachments = attachments
 	// What was accepted once stays accepted, also when it would be refused by now, as its expires_at has passed.
-	if before, found, err := q.replayed(ctx, a.idempotency, fingerprint); err != nil || found {
-		return Receipt{ID: before, Replayed: found}, err
+	if before, found, err := q.replayed(ctx, a.idempotency, fingerprint); err != nil {
+		return Receipt{}, err
+	} else if found {
+		return Receipt{ID: before, Replayed: true}, q.confirm(ctx, before, a.idempotency)
 	}
 	now := time.Now()
 	if err := withProblems(m.Validate(q.options.Limits, now), missing); err != nil {
@@ -166,7 +168,7 @@ func (q *Queue) enqueue(ctx context.Context, m *mail.Message, producer trace.Spa
 	if given == id {
 		q.metrics.accepted.WithLabelValues(string(m.Kind)).Inc()
 	}
-	return Receipt{ID: given, Replayed: given != id}, nil
+	return Receipt{ID: given, Replayed: given != id}, q.confirm(ctx, given, a.idempotency)
 }
 
 // filesCounted is the size of content from which on a single message's record has the number of its files: only large ones can

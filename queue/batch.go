@@ -364,7 +364,7 @@ func (s *BatchStream) flush(ctx context.Context) error {
 func (s *BatchStream) Count() (n, refused int) { return s.n, len(s.refused) }
 
 // Commit accepts the batch: when it returns without an error its messages will be sent, whatever process dies; with an error it may
-// only have been accepted if that error came from the connection to Redis (use Idempotency to repeat safely).
+// only have been accepted if that error is ErrNotReplicated or came from the connection to Redis (use Idempotency to repeat safely).
 func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
 	receipt, err := s.commit(ctx)
 	if s.sending.span != nil {
@@ -384,7 +384,7 @@ func (s *BatchStream) commit(ctx context.Context) (BatchReceipt, error) {
 			return BatchReceipt{}, ErrIdempotencyConflict
 		}
 		s.ended = true
-		return s.queue.receiptAgain(ctx, s.before, s.n)
+		return s.again(ctx, s.before)
 	}
 	if s.n == 0 {
 		return BatchReceipt{}, &mail.Invalid{Problems: []mail.Problem{{Field: "/recipients", Reason: "is empty: name at least one"}}}
@@ -419,11 +419,12 @@ func (s *BatchStream) commit(ctx context.Context) (BatchReceipt, error) {
 	}
 	if given != id {
 		s.discard(ctx)
-		return s.queue.receiptAgain(ctx, given, s.n)
+		return s.again(ctx, given)
 	}
 	s.ended = true
 	s.queue.metrics.accepted.WithLabelValues(string(s.m.Kind)).Add(float64(s.accepted))
-	return BatchReceipt{ID: id, Accepted: s.accepted, Refused: s.refused, IDs: itemIDs(s.id, s.n, s.refused)}, nil
+	receipt := BatchReceipt{ID: id, Accepted: s.accepted, Refused: s.refused, IDs: itemIDs(s.id, s.n, s.refused)}
+	return receipt, s.queue.confirm(ctx, id, s.key)
 }
 
 // Discard drops what was staged and not committed. It does nothing after Commit has accepted the batch, and may be called always.
@@ -468,6 +469,15 @@ func sortedKeys(m map[int][]mail.Problem) []int {
 	}
 	slices.Sort(keys)
 	return keys
+}
+
+// again answers a request that was accepted before, as a batch.
+func (s *BatchStream) again(ctx context.Context, id string) (BatchReceipt, error) {
+	receipt, err := s.queue.receiptAgain(ctx, id, s.n)
+	if err != nil {
+		return BatchReceipt{}, err
+	}
+	return receipt, s.queue.confirm(ctx, id, s.key)
 }
 
 // receiptAgain gives the first answer to a request that is repeated, of n recipients.

@@ -16,7 +16,7 @@ import (
 const checkRecords = "records"
 
 // repairFinding makes indexes and counters in Redis again from the records, and tells what was wrong.
-func repairFinding(ctx context.Context, cfg *config.Config, client *redis.Client) queue.Finding {
+func repairFinding(ctx context.Context, cfg *config.Config, client redis.UniversalClient) queue.Finding {
 	f := queue.Finding{Check: checkRecords, Level: queue.LevelOK}
 	done, err := repair(ctx, cfg, client)
 	if err != nil {
@@ -46,7 +46,7 @@ func repairFinding(ctx context.Context, cfg *config.Config, client *redis.Client
 	return f
 }
 
-func repair(ctx context.Context, cfg *config.Config, client *redis.Client) (*queue.Repaired, error) {
+func repair(ctx context.Context, cfg *config.Config, client redis.UniversalClient) (*queue.Repaired, error) {
 	q, err := queue.Open(ctx, queue.Options{Client: client, Namespace: cfg.Redis.Namespace, DeliveredMax: cfg.Records.DeliveredMax,
 		DeliveredFor: cfg.Records.DeliveredFor, FailedFor: cfg.Records.FailedFor})
 	if err != nil {

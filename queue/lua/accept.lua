@@ -4,7 +4,7 @@
 -- 8 fingerprint of the request, 9 ms to keep the idempotency key, 10 send_at in ms (0: now), 11 content, or "" if staged,
 -- 12 stored files that it refers to (as in its record), 13 accept.backlog_max (0: no bound).
 -- Answer: {"accepted" or "replayed", id}; {"conflict"} (another request had this key); {"running"} (another one has it now); {"full"}; {"crowded"} (too many messages wait); {"gone"} (the staged
--- content's deadline has passed); {"lost", id} (a file is not stored any more).
+-- content's deadline has passed, or a fail-over has lost a piece of it); {"lost", id} (a file is not stored any more).
 local now = now_ms()
 local id, kind, sender, bytes = ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5])
 if redis.call('EXISTS', P .. 'm:' .. id) == 1 then return {'accepted', id} end
@@ -14,7 +14,8 @@ if not room_for(kind, 1, tonumber(ARGV[13])) then return {'crowded'} end
 local lost = lost_of(ARGV[12])
 if lost then return {'lost', lost} end
 if ARGV[11] == '' then
-  if redis.call('HGET', P .. 'b:' .. id, 'state') ~= 'staged' then return {'gone'} end
+  local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'chunks')
+  if b[1] ~= 'staged' or not whole(id, b[2]) then return {'gone'} end
   redis.call('UNLINK', P .. 'b:' .. id)
   redis.call('ZREM', P .. 'staged', id)
   -- The bytes are the record's now: who counts anew may meet them twice, or not at all.

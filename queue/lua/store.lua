@@ -2,12 +2,13 @@
 --
 -- ARGV: 1 id, 2 pieces before this one, 3 content.max_bytes, 4 ms until what is not complete is dropped, 5 piece, 6 SHA-256 of the whole
 -- ("": more pieces follow), 7 ms it is kept when nobody holds it, 8 name, 9 type. Answer: {"stored", when it is dropped unless somebody
--- refers to it}; {"full"}; {"gone"} (its deadline has passed).
+-- refers to it}; {"full"}; {"gone"} (its deadline has passed, or a fail-over has lost a piece).
 local id, before = ARGV[1], tonumber(ARGV[2])
 local key = P .. 'a:' .. id
 local c = redis.call('HMGET', key, 'state', 'chunks')
-if not c[1] and before > 0 then return {'gone'} end
-if (tonumber(c[2]) or 0) == before then
+local have = tonumber(c[2]) or 0
+if have < before then return {'gone'} end
+if have == before then
   if not reserve(#ARGV[5], tonumber(ARGV[3])) then return {'full'} end
   if #ARGV[5] > 0 then redis.call('SET', P .. 'c:' .. id .. ':' .. before, ARGV[5]) end
   if before == 0 then redis.call('HSET', key, 'format', FORMAT, 'name', ARGV[8], 'type', ARGV[9], 'shares', 0, 'kept', ARGV[7]) end
