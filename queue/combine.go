@@ -7,8 +7,11 @@ import (
 	"github.com/postroom/postroom/mail"
 )
 
-// nextFields is the number of fields of one call in next.lua.
-const nextFields = 20
+// nextFields is the number of fields of one call in next.lua; nextAttempt is where among them the new attempt's id is.
+const (
+	nextFields  = 20
+	nextAttempt = 5
+)
 
 // combiners is how many calls of next.lua may be under way at once: while Redis works off one, the next fills.
 const combiners = 2

@@ -98,8 +98,11 @@ type Consumer struct {
 	looks    looks
 	calls    chan *nextCall // of next.lua
 	settings settings       // that it sends with
-	away     atomic.Bool    // Redis did not take the last call of a turn
-	turns    sync.WaitGroup
+	// lostRedis is when the dispatcher lost Redis last: time since began, 0 for never.
+	lostRedis atomic.Int64
+	underway  underway    // what is begun and not settled
+	away      atomic.Bool // Redis did not take the last call of a turn
+	turns     sync.WaitGroup
 
 	mu      sync.Mutex
 	closing bool // turns is waited for: none may begin any more
@@ -160,6 +163,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	parts.Go(func() { c.dispatch(partsCtx) })
 	parts.Go(func() { c.sweep(partsCtx) })
 	parts.Go(func() { c.repair(partsCtx) })
+	parts.Go(func() { c.settleLost(partsCtx) })
 
 	var result error
 	select {

@@ -30,6 +30,7 @@ func (c *Consumer) dispatch(ctx context.Context) {
 			err := waiter.Do(ctx, "BLPOP", c.queue.key("wake"), seconds).Err()
 			if err != nil && !errors.Is(err, redis.Nil) {
 				if ctx.Err() == nil {
+					c.lostRedis.Store(int64(time.Since(c.began)))
 					c.log.Warn("the dispatcher has lost Redis", "error", err)
 				}
 				if pause(ctx, time.Second) != nil {

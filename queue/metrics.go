@@ -28,7 +28,7 @@ func newMetrics() *metrics {
 		}, []string{"kind", "result"}),
 		repairs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "postroom_repairs_total", Help: "What was put right: attempt (ended for a worker that died, or past its deadline), turn (a unit of a dead worker), " +
-				"task (a turn whose task was gone), staged (accepting that was not finished), failed_dropped (failed mail kept for its time); " +
+				"task (a turn whose task was gone), staged (accepting that was not finished), failed_dropped (failed mail kept for its time), settlement (an outcome that Redis had taken, and lost in a fail-over); " +
 				"and by the repair of keys in Redis that were lost or changed: entry (mail that nothing would have taken up), ring, index, counter, record.",
 		}, []string{"what"}),
 		stale: prometheus.NewCounter(prometheus.CounterOpts{
@@ -52,7 +52,7 @@ func newMetrics() *metrics {
 			m.finished.WithLabelValues(string(k), string(result))
 		}
 	}
-	for _, what := range []string{"attempt", "turn", "task", "staged", "failed_dropped", "entry", "ring", "index", "counter", "record"} {
+	for _, what := range []string{"attempt", "turn", "task", "staged", "failed_dropped", "settlement", "entry", "ring", "index", "counter", "record"} {
 		m.repairs.WithLabelValues(what)
 	}
 	for _, end := range []string{"idle", "over", "held", "limited", "version", "shrunk", "stale", "stopped"} {

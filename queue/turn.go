@@ -255,9 +255,18 @@ func (t *Turn) call(last *Settlement, l *lease, u *using, attempt string) (*next
 	} else {
 		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "", "", "")
 	}
+	if attempt != "" {
+		c.underway.begin(attempt)
+	}
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		answer, err := c.next(args, u)
 		if err == nil {
+			if attempt != "" && answer.what != "attempt" {
+				c.underway.drop(attempt)
+			}
+			if last != nil {
+				c.underway.settled(settledOnce{last.Attempt.ID, args, u})
+			}
 			if c.away.Swap(false) {
 				c.log.Info("Redis is back; what attempts came to is stored")
 			}

@@ -1,0 +1,81 @@
+package queue
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue/queuetest"
+)
+
+// TestASettlementThatAFailOverLostIsMadeAgain has Redis run back to before an attempt was settled, as a replica does that had not heard
+// of it.
+func TestASettlementThatAFailOverLostIsMadeAgain(t *testing.T) {
+	for name, forgotten := range map[string]bool{"which the worker remembers": false, "which it has forgotten": true} {
+		t.Run(name, func(t *testing.T) {
+			r := queuetest.Start(t)
+			client := r.Client
+			q := open(t, client)
+			version := activate(t, q, 2)
+			sent, goOn := make(chan string, 10), make(chan struct{})
+			c := q.NewConsumer(ConsumerOptions{Load: loads(version), CheckInterval: 5 * time.Millisecond, SweepInterval: 60 * time.Millisecond,
+				Handle: func(_ context.Context, turn *Turn) {
+					var last *Settlement
+					for a := turn.Next(nil); a != nil; a = turn.Next(last) {
+						sent <- a.MessageID
+						<-goOn
+						last = delivered(a)
+					}
+				}})
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := make(chan error, 1)
+			go func() { ended <- c.Run(ctx) }()
+			defer func() {
+				cancel()
+				<-ended
+			}()
+			receipt, err := q.Enqueue(t.Context(), message(mail.Report, "ada@example.net"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-sent
+			// Whoever is there, and with which settings, is not what was lost.
+			ours := func(k kept) bool {
+				return slices.Contains([]string{q.key("workers"), q.key("sends"), q.key("provider"), q.key("declared"), q.key("sweep")}, k.Key)
+			}
+			before := slices.DeleteFunc(keep(t, client), ours)
+			close(goOn)
+			state := func() State { return status(t, q, receipt.ID).State }
+			eventually(t, "it is delivered", func() bool { return state() == Delivered })
+
+			for _, k := range slices.DeleteFunc(keep(t, client), ours) {
+				client.Del(t.Context(), k.Key)
+			}
+			if forgotten {
+				c.underway.mu.Lock()
+				c.underway.recent = nil
+				c.underway.mu.Unlock()
+			}
+			restore(t, client, before)
+			eventually(t, "the repair is counted", func() bool { return metric(t, q, "postroom_repairs_total", "settlement") == 1 })
+			eventually(t, "its unit is free", func() bool {
+				if forgotten { // the sweep of a process that has had Redis for a whole lease does it
+					if err := c.sweepTurns(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return state() == Delivered && !exists(q, "keys")
+			})
+			again := 0
+			if forgotten {
+				again = 1 // as unknown, with the same Message-ID
+			}
+			if len(sent) != again {
+				t.Errorf("it was sent %d more times, want %d", len(sent), again)
+			}
+			noContentIsLeft(t, q)
+		})
+	}
+}
