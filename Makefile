@@ -43,10 +43,10 @@ bench: deps
 	$(FULL) -run '^Test(Drain|RepairOfALargeBacklog)$$'
 
 proof: deps
-	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held|AWrong|AServer|AFull|RetryAfter|OneOfEach|FiftyThousand|AHundred|OAuth|GraphStays|AnAmbiguous|ALarge|Switching|SettingsThat|Secrets|AnAdministrators|TryingSettings|AStream|AGenerated)'
+	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held|AWrong|AServer|AFull|RetryAfter|OneOfEach|FiftyThousand|AHundred|OAuth|GraphStays|AnAmbiguous|ALarge|Switching|SettingsThat|Secrets|AnAdministrators|TryingSettings|AStream|AGenerated|ACluster)'
 
 chaos: deps
-	$(FULL) -run '^Test(Killed|Terminated|MailOfAKilled|Stopped|WhatIsAccepted|AKilledProbe|AKilledWorker|RequeueCancel)'
+	$(FULL) -run '^Test(Killed|Terminated|MailOfAKilled|Stopped|WhatIsAccepted|AKilledProbe|AKilledWorker|RequeueCancel|AMasterKilled)'
 
 # One fuzzer at a time, for go test -fuzz takes no more. Little minimizing: it can eat all the time, with nothing tried.
 fuzz:

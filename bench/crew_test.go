@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/postroom/postroom/config"
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
@@ -30,7 +31,8 @@ import (
 // with Microsoft 365, whose windows last minutes: so a process is this test binary, run as TestCrewMember, with a protocol that has none.
 type crew struct {
 	t      testing.TB
-	redis  *queuetest.Redis
+	redis  *queuetest.Redis // nil: another one, at url
+	url    string
 	queue  *queue.Queue
 	server *strict
 }
@@ -45,8 +47,17 @@ const (
 // assemble starts Redis, a strict server and a queue that is told the same terms; nobody works yet.
 func assemble(t testing.TB, latency time.Duration, each, all terms) *crew {
 	t.Helper()
-	c := &crew{t: t, redis: queuetest.Start(t), server: enforce(t, latency, each, all)}
-	q, err := queue.Open(t.Context(), queue.Options{Client: client(t, c.redis.URL)})
+	r := queuetest.Start(t)
+	c := assembleAt(t, r.URL, latency, each, all)
+	c.redis = r
+	return c
+}
+
+// assembleAt is assemble with a Redis that runs.
+func assembleAt(t testing.TB, url string, latency time.Duration, each, all terms) *crew {
+	t.Helper()
+	c := &crew{t: t, url: url, server: enforce(t, latency, each, all)}
+	q, err := queue.Open(t.Context(), queue.Options{Client: client(t, url)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,14 +67,15 @@ func assemble(t testing.TB, latency time.Duration, each, all terms) *crew {
 }
 
 // client connects to a Redis as serve does.
-func client(t testing.TB, url string) *redis.Client {
+func client(t testing.TB, url string) redis.UniversalClient {
 	t.Helper()
-	options, err := redis.ParseURL(url)
-	if err != nil {
+	var r redis.UniversalClient
+	if options, err := redis.ParseURL(url); err == nil { // also a socket's, which the configuration does not take
+		options.Protocol = 2
+		r = redis.NewClient(options)
+	} else if r, err = (config.Redis{URL: provider.Secret(url)}).Client(64); err != nil {
 		t.Fatal(err)
 	}
-	options.Protocol = 2
-	r := redis.NewClient(options)
 	t.Cleanup(func() { _ = r.Close() })
 	return r
 }
@@ -95,7 +107,7 @@ func (c *crew) start() *postroom {
 	address := freeAddress(c.t)
 	p := &postroom{t: c.t, command: exec.Command(self, "-test.run=^TestCrewMember$", "-test.timeout=0"), ended: make(chan struct{}), url: "http://" + address}
 	p.command.Env = append(os.Environ(), "TMPDIR="+c.t.TempDir(),
-		crewRedis+"="+c.redis.URL, crewServer+"="+c.server.address, crewMetrics+"="+address)
+		crewRedis+"="+c.url, crewServer+"="+c.server.address, crewMetrics+"="+address)
 	p.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.command.Stdout, p.command.Stderr = &p.stderr, &p.stderr
 	if err := p.command.Start(); err != nil {

@@ -128,11 +128,21 @@ func since(t *testing.T, r *queuetest.Redis, n int, took, own, redis time.Durati
 // drain sends n mails of 2 KB, accepted beforehand as one batch, by sender at a concurrency.
 func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurrency int) drained {
 	t.Helper()
-	registry := prometheus.NewRegistry()
 	options := *r.Client.Options()
 	options.Protocol, options.PushNotificationProcessor = 2, nil // as serve does
 	client := redis.NewClient(&options)
 	defer func() { _ = client.Close() }()
+	var own, redis time.Duration
+	took, scripts := drainFrom(t, client, sender, n, concurrency, func() { own, redis = cpu(t, r) })
+	d := since(t, r, n, took, own, redis)
+	d.scriptsPerMail = scripts / float64(n)
+	return d
+}
+
+// drainFrom is drain with whatever Redis; begin is called when it begins.
+func drainFrom(t *testing.T, client redis.UniversalClient, sender provider.Sender, n, concurrency int, begin func()) (took time.Duration, called float64) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
 	q, err := queue.Open(t.Context(), queue.Options{Client: client, Registerer: registry})
 	if err != nil {
 		t.Fatal(err)
@@ -159,10 +169,9 @@ func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurre
 	c := q.NewConsumer(queue.ConsumerOptions{Load: w.Load, Handle: w.HandleTurn, Concurrency: 50})
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	own, redis := cpu(t, r)
+	begin()
 	begun := time.Now()
 	go func() { ended <- c.Run(ctx) }()
-	var took time.Duration
 	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
 		s, err := q.Batch(t.Context(), receipt.ID)
 		if err != nil {
@@ -179,9 +188,7 @@ func drain(t *testing.T, r *queuetest.Redis, sender provider.Sender, n, concurre
 	if err := <-ended; err != nil {
 		t.Fatal(err)
 	}
-	d := since(t, r, n, took, own, redis)
-	d.scriptsPerMail = (scripts(t, registry) - before) / float64(n)
-	return d
+	return took, scripts(t, registry) - before
 }
 
 // scripts gives how many of our scripts were called.

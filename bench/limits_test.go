@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/queue/queuetest"
 )
 
 // TestLimitsAreUsedAndNeverExceeded has many processes send for many mailboxes to a server that counts by itself.
@@ -15,11 +16,13 @@ func TestLimitsAreUsedAndNeverExceeded(t *testing.T) {
 	for name, v := range map[string]struct {
 		window, latency time.Duration
 		periods, kills  int
+		masters         int // of a Cluster; 0: one Redis
 	}{
 		// The mean time of a hand-over stays under a hundredth of the window.
-		"undisturbed": {time.Duration(size(6000, 1500)) * time.Millisecond, time.Duration(size(40, 12)) * time.Millisecond, size(10, 2), 0},
+		"undisturbed":               {time.Duration(size(6000, 1500)) * time.Millisecond, time.Duration(size(40, 12)) * time.Millisecond, size(10, 2), 0, 0},
+		"undisturbed, on a Cluster": {time.Duration(size(6000, 1500)) * time.Millisecond, time.Duration(size(40, 12)) * time.Millisecond, size(10, 2), 0, 3},
 		// What a killed worker has taken comes back after 20 to 35 s: there have to be some windows before and after.
-		"workers killed and started": {time.Duration(size(20_000, 1500)) * time.Millisecond, time.Duration(size(180, 12)) * time.Millisecond, size(7, 3), size(24, 2)},
+		"workers killed and started": {time.Duration(size(20_000, 1500)) * time.Millisecond, time.Duration(size(180, 12)) * time.Millisecond, size(7, 3), size(24, 2), 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if !*full {
@@ -28,7 +31,13 @@ func TestLimitsAreUsedAndNeverExceeded(t *testing.T) {
 			const concurrency, most = 4, 30
 			mailboxes, processes := size(40, 8), size(8, 3)
 			binding := limit{"messages", most, v.window}
-			c := assemble(t, v.latency, terms{concurrency, []limit{binding}}, terms{})
+			start := assemble
+			if v.masters > 0 {
+				start = func(t testing.TB, latency time.Duration, each, all terms) *crew {
+					return assembleAt(t, queuetest.StartCluster(t, v.masters).URL, latency, each, all)
+				}
+			}
+			c := start(t, v.latency, terms{concurrency, []limit{binding}}, terms{})
 			batches := make([]string, mailboxes)
 			for i := range batches {
 				batches[i], _ = c.accept(mailbox(i), mail.Subscription, (v.periods+4)*most)

@@ -187,6 +187,8 @@ const token = "pr_for-tests-only"
 type installation struct {
 	t         testing.TB
 	redis     *queuetest.Redis
+	url       string // of another Redis than that
+	wait      int    // how many replicas are waited for
 	namespace string // of its keys
 	provider  map[string]any
 	more      map[string]any // sections of the configuration
@@ -198,6 +200,14 @@ type installation struct {
 func install(t testing.TB, provider map[string]any) *installation {
 	t.Helper()
 	i := &installation{t: t, redis: queuetest.StartTCP(t), namespace: "postroom", provider: provider}
+	i.open("--roles", "api")
+	return i
+}
+
+// installAt is install with a Redis that runs.
+func installAt(t testing.TB, url string, wait int, provider map[string]any) *installation {
+	t.Helper()
+	i := &installation{t: t, url: url, wait: wait, namespace: "postroom", provider: provider}
 	i.open("--roles", "api")
 	return i
 }
@@ -230,8 +240,12 @@ func (i *installation) serve(arguments ...string) *postroom {
 	i.t.Helper()
 	sum := sha256.Sum256([]byte(token))
 	address := freeAddress(i.t)
+	url := i.url
+	if url == "" {
+		url = i.redis.URL
+	}
 	sections := map[string]any{
-		"redis":    map[string]any{"url": i.redis.URL, "namespace": i.namespace},
+		"redis":    map[string]any{"url": url, "namespace": i.namespace, "wait_replicas": i.wait},
 		"http":     map[string]any{"listen": address},
 		"auth":     map[string]any{"tokens": []any{map[string]any{"name": "tests", "role": "admin", "sha256": hex.EncodeToString(sum[:])}}},
 		"provider": i.provider,
