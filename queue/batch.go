@@ -371,7 +371,7 @@ func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
 		s.sending.end(err, &s.m, attribute.String("postroom.batch", receipt.ID), semconv.MessagingBatchMessageCount(receipt.Accepted),
 			attribute.Int("postroom.refused", len(receipt.Refused)), attribute.Bool("postroom.replayed", receipt.Replayed))
 	}
-	if err == nil && receipt.ID != "" && !receipt.Replayed {
+	if (err == nil || errors.Is(err, ErrNotReplicated)) && receipt.ID != "" && !receipt.Replayed {
 		s.queue.logAccepted(ctx, "batch", receipt.ID, &s.m, receipt.Accepted, s.sending.context)
 	}
 	return receipt, err

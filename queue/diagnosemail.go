@@ -84,7 +84,7 @@ func (q *Queue) diagnoseFormat(ctx context.Context) (Finding, error) {
 // diagnoseWorkers looks at who takes part in sending.
 func (q *Queue) diagnoseWorkers(ctx context.Context) (Finding, error) {
 	f := Finding{Check: checkWorkers, Level: LevelOK}
-	now, err := q.redis.Time(ctx).Result()
+	now, err := q.now(ctx)
 	if err != nil {
 		return f, err
 	}

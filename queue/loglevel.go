@@ -46,7 +46,7 @@ func (q *Queue) SetLogLevel(ctx context.Context, level slog.Level, d time.Durati
 	if d <= 0 {
 		return nil, errors.New("queue: log level: say for how long")
 	}
-	now, err := q.redis.Time(ctx).Result()
+	now, err := q.now(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("queue: log level: %w", err)
 	}

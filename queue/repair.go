@@ -247,7 +247,7 @@ func args(some []any, list []string) []any {
 
 // begin drops what the list of what is over says, so that whatever is older then is not on it.
 func (p *repairs) begin(ctx context.Context) error {
-	now, err := p.queue.redis.Time(ctx).Result()
+	now, err := p.queue.now(ctx)
 	if err != nil {
 		return err
 	}

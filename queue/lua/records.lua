@@ -332,13 +332,6 @@ local function room_for(kind, n, max)
   return open <= (kind == 'a' and max * 1.1 or max)
 end
 
--- whole says whether all pieces of what was staged are here. They are written one by one, and a fail-over may have lost some.
-local function whole(id, chunks)
-  local pieces = {}
-  for i = 1, tonumber(chunks) or 0 do pieces[i] = P .. 'c:' .. id .. ':' .. int(i - 1) end
-  return #pieces == 0 or redis.call('EXISTS', unpack(pieces)) == #pieces
-end
-
 -- NOT_YET in head[WHEN] of a record that is being sent says that its worker marks it a second time directly before the point of
 -- no return: then head[WHEN] is when. Of other records nobody knows whether they have passed it.
 local NOT_YET = '0'
