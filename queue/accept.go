@@ -72,7 +72,7 @@ func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) 
 	if s.span != nil {
 		s.end(err, &m, semconv.MessagingMessageID(receipt.ID), attribute.Bool("postroom.replayed", receipt.Replayed))
 	}
-	if err == nil && !receipt.Replayed {
+	if (err == nil || errors.Is(err, ErrNotReplicated)) && !receipt.Replayed {
 		q.logAccepted(ctx, "message", receipt.ID, &m, 1, s.context)
 	}
 	return receipt, err
