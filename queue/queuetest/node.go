@@ -14,8 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Node is one redis-server of several that belong together, on a port of 127.0.0.1. Without persistence, for what is to survive is on
-// the others.
+// Node is one redis-server of several that belong together, on a port of 127.0.0.1.
 type Node struct {
 	// Client is connected to this one server.
 	Client *redis.Client

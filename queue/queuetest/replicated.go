@@ -25,7 +25,7 @@ type Replicated struct {
 // StartReplicated starts a master and as many replicas; they end with the test.
 func StartReplicated(t testing.TB, replicas int) *Replicated {
 	t.Helper()
-	arguments := []string{"--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--repl-diskless-sync", "yes",
+	arguments := []string{"--save", "", "--appendonly", "yes", "--appendfsync", "everysec", "--maxmemory-policy", "noeviction", "--repl-diskless-sync", "yes",
 		"--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"}
 	master := startNode(t, arguments...)
 	r := &Replicated{t: t, URL: "redis://" + master.Address + "/0", Nodes: []*Node{master}}
