@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,20 @@ func (r *Replicated) Master() *Node {
 		}
 	}
 	return nil
+}
+
+// Failovers gives how often another server has become the master.
+func (r *Replicated) Failovers() int {
+	r.t.Helper()
+	state, err := redis.NewSentinelClient(r.sentinels[0].Client.Options()).Master(context.Background(), masterName).Result()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	n, err := strconv.Atoi(state["config-epoch"])
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return n
 }
 
 // AwaitWatched waits until every sentinel knows the others and all servers, and the master is followed by the others: from then on
