@@ -22,9 +22,10 @@ help:
 	@echo 'make deps    install the servers that the tests start (Debian, as root)'
 	@echo 'make clean   remove what was built'
 
-# The tests come last: their result is what a reader of a long log looks for.
+# The tests come last: their result is what a reader of a long log looks for. lint has vetted them, and packages that wait leave room for
+# others.
 test: deps lint
-	$(GO) test -race -timeout 10m $(TESTARGS) ./...
+	$(GO) test -race -vet=off -p 4 -timeout 10m $(TESTARGS) ./...
 
 lint: format-check
 	$(GO) vet ./...

@@ -19,7 +19,7 @@ import (
 func TestAHundredThousandFailedAreRequeuedInOneRequest(t *testing.T) {
 	t.Parallel()
 	const batches = 10
-	n := size(10_000, 200) // of each batch
+	n := size(10_000, 80) // of each batch
 	var takes atomic.Bool
 	server := listen(t, func(s *step) string {
 		if s.at == "rcpt" && !takes.Load() {

@@ -154,8 +154,8 @@ func TestWhatWaitsCostsNothing(t *testing.T) {
 	if !*full {
 		t.Parallel()
 	}
-	few := measureWaiting(t, 1000, 20, time.Duration(size(30, 1))*time.Second)
-	many := measureWaiting(t, size(1_000_000, 5000), 20, time.Duration(size(30, 1))*time.Second)
+	few := measureWaiting(t, 1000, size(20, 5), time.Duration(size(30, 1))*time.Second)
+	many := measureWaiting(t, size(1_000_000, 3000), size(20, 5), time.Duration(size(30, 1))*time.Second)
 	for _, w := range []waiting{few, many} {
 		t.Logf("%d wait: a scrape takes %v (the slowest %v, %d bytes), %.0f commands and %v of Redis; idle: %.1f commands a second, %.2f %% of a core, Redis %.2f %%, %d MB",
 			w.messages, w.scrape.Round(10*time.Microsecond), w.worst.Round(10*time.Microsecond), w.answer, w.perScrape, w.redisPerScrape.Round(10*time.Microsecond),

@@ -305,7 +305,7 @@ func TestNamespacesDoNotDisturbEachOther(t *testing.T) {
 // The budget: below 600 bytes for each queued message plus its own recipients and variables, content once; a delivered
 // record at most 300 bytes.
 func TestMemory(t *testing.T) {
-	const n = 20_000
+	const n = 8_000
 	r := queuetest.Start(t)
 	q := open(t, r.Client)
 	q.options.Limits.MaxBatch = n
