@@ -101,6 +101,7 @@ func (a *answer) code() int {
 
 // drain reads what is left of the body, or gives up and ends the connection after the answer.
 func (a *answer) drain() {
+	a.body.letGo() // what is thrown away is not held
 	// Whoever waits for 100 Continue has sent nothing yet, and reading would ask for it.
 	waiting := !a.body.begun && strings.EqualFold(a.request.Header.Get("Expect"), "100-continue")
 	if !waiting && !a.body.ended && a.request.ContentLength != 0 {

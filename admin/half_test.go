@@ -321,3 +321,30 @@ func TestAClientThatDoesNotReadStopsOnlyItself(t *testing.T) {
 		t.Errorf("the log has %s", a.log)
 	}
 }
+
+// TestTheRestOfARefusedStreamIsNoRequest has more body follow the problem that ends a stream's answer than a refusal reads away, with a
+// request in the middle of it.
+func TestTheRestOfARefusedStreamIsNoRequest(t *testing.T) {
+	a := serve(t, func(o *Options) { o.MaxBodyBytes = 1 << 20 })
+	conn := connect(t, a.Server)
+	first := streamOf(3) + "{not json\n"
+	// As much as a refusal reads away; then more than net/http does, which is requests.
+	rest := strings.Repeat(" ", drainBodies<<20) + strings.Repeat("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n", 10_000)
+	head := half("/v1/batches", producerToken, ndjson, "Accept: "+ndjson) + announced(len(first)+len(rest))
+	if _, err := io.WriteString(conn, head+first); err != nil {
+		t.Fatal(err)
+	}
+	answer := bufio.NewReader(conn)
+	for line := ""; !strings.Contains(line, `"problem"`); {
+		var err error
+		if line, err = answer.ReadString('\n'); err != nil {
+			t.Fatalf("no problem is told: %v", err)
+		}
+	}
+	// The server may hang up at any time from here on.
+	_, _ = io.WriteString(conn, rest)
+	_ = conn.CloseWrite()
+	if more, _ := io.ReadAll(answer); strings.Contains(string(more), "HTTP/1.1") {
+		t.Errorf("a part of the body was answered as a request: %.300s", more)
+	}
+}

@@ -22,7 +22,7 @@ const (
 	// maxLine bounds one recipient's line.
 	maxLine = 1 << 20
 	// patienceLines is after how many lines it has that time anew.
-	patienceLines = 100
+	patienceLines = 50
 )
 
 // isStream reports whether a request's body is one of lines.

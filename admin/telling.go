@@ -30,6 +30,10 @@ func asksForLines(accept string) bool {
 // tellingTo begins an answer of lines. The request's body may still be on its way.
 func (h *handler) tellingTo(in *original, out huma.Context) *telling {
 	_ = in.control.EnableFullDuplex() // HTTP/2 needs no leave
+	if !in.answer.body.ended {
+		// What a refusal leaves of the body must never be read as another request. net/http sees to it in other answers.
+		out.SetHeader("Connection", "close")
+	}
 	out.SetHeader("Content-Type", ndjson)
 	out.SetStatus(http.StatusOK)
 	return &telling{answer: in.answer, control: in.control, patience: h.bodyPatience, lines: newLineEncoder(out.BodyWriter())}
@@ -58,5 +62,6 @@ func (t *telling) end(p *Problem, next string) {
 		RetryAfter int      `json:"retry_after,omitempty"`
 		Next       string   `json:"next,omitempty"`
 	}{p, int(p.RetryAfter.Seconds()), next})
+	t.answer.status = p.Status // to be counted as what it is
 	t.answer.drain()
 }

@@ -7,9 +7,11 @@ import (
 	"github.com/postroom/postroom/mail"
 )
 
-// nextFields is the number of fields of one call in next.lua; nextAttempt is where among them the new attempt's id is.
+// nextFields is the number of fields of one call in next.lua; nextWorker and nextAttempt are where among them the worker is, and the new
+// attempt's id.
 const (
 	nextFields  = 20
+	nextWorker  = 4
 	nextAttempt = 5
 )
 

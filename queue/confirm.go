@@ -3,15 +3,30 @@ package queue
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
+
+// mostConfirming is how many may wait for replicas at a time.
+const mostConfirming = 16
 
 // confirm waits until as many replicas as Options.WaitReplicas have what was accepted under an id, perhaps by an earlier request with
 // this idempotency key.
 func (q *Queue) confirm(ctx context.Context, id, key string) error {
 	if q.options.WaitReplicas == 0 {
 		return nil
+	}
+	// Each holds a connection while it waits; workers need theirs.
+	patience := time.NewTimer(q.options.WaitTimeout)
+	defer patience.Stop()
+	select {
+	case q.confirming <- struct{}{}:
+		defer func() { <-q.confirming }()
+	case <-patience.C:
+		return ErrNotReplicated
+	case <-ctx.Done():
+		return fmt.Errorf("%w (%w)", ErrNotReplicated, ctx.Err())
 	}
 	var here, replicas int64
 	q.metrics.scripts.WithLabelValues("confirm").Inc()

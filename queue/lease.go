@@ -71,6 +71,7 @@ func (c *Consumer) keepLease(ctx context.Context, ready chan<- struct{}) {
 			// Declared dead, or silent for too long: go on as somebody else, at once.
 			c.log.Warn("the worker's lease has run out; attempts begun under it hand over nothing more")
 			current.over.Store(true)
+			c.underway.lapsed(current.worker)
 			c.steadySince.Store(0)
 			current, mode = newLease(now, c.leaseTime), "new"
 			continue

@@ -76,7 +76,9 @@ type Queue struct {
 	metrics *metrics
 	tracer  trace.Tracer // nil: no spans
 	known   known
-	recent  recent
+	// confirming has a place for each who waits for replicas.
+	confirming chan struct{}
+	recent     recent
 }
 
 var namespaces = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)
@@ -111,7 +113,7 @@ func Open(ctx context.Context, o Options) (*Queue, error) {
 		return nil, fmt.Errorf("queue: namespace %q: use 1 to 32 of a-z, 0-9 and hyphen", o.Namespace)
 	}
 	q := &Queue{redis: o.Client, prefix: "{" + o.Namespace + "}:", options: o, log: o.Logger, metrics: newMetrics(),
-		recent: recent{lasts: time.Second}}
+		confirming: make(chan struct{}, mostConfirming), recent: recent{lasts: time.Second}}
 	if o.TracerProvider != nil {
 		q.tracer = o.TracerProvider.Tracer(instrumentation)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/postroom/postroom/mail"
@@ -42,6 +43,7 @@ func (r *Repaired) Total() int { return r.Entries + r.Rings + r.Indexes + r.Coun
 // Why counters were not compared.
 const (
 	uncountedTwice = "Redis's table of keys shrank meanwhile, so that some would have counted twice; repeat it"
+	uncountedMoved = "Redis was started again meanwhile, or another server took its place; repeat it"
 	uncountedNewer = "there are records that a newer version of postroom has written; repair with that one"
 )
 
@@ -99,8 +101,8 @@ func (q *Queue) Repair(ctx context.Context, o RepairOptions) (*Repaired, error) 
 	if err == nil {
 		err = p.all(ctx)
 	}
-	if err == nil && p.done.Uncounted == uncountedTwice && !o.Slowly {
-		// What shrank has shrunk.
+	if err == nil && (p.done.Uncounted == uncountedTwice || p.done.Uncounted == uncountedMoved) && !o.Slowly {
+		// What shrank has shrunk, and who took the place has it.
 		p.done.Uncounted = ""
 		err = p.all(ctx)
 	}
@@ -135,6 +137,7 @@ type repairs struct {
 	open      map[string]bool // attempts that stand open in a unit
 	lost      []string        // message and attempt of those that don't, one after the other
 	suspects  []suspect
+	server    string // which run of which Redis it is; "" if it does not tell
 	batches   map[string]*counted
 	files     map[string]*counted
 	totals    map[string]int64 // counted for "counts", since before
@@ -253,9 +256,20 @@ func (p *repairs) begin(ctx context.Context) error {
 	}
 	p.now = now.UnixMilli()
 	p.over = p.now - p.queue.options.DeliveredFor.Milliseconds()
+	if p.server, err = p.running(ctx); err != nil {
+		return err
+	}
 	p.entries, p.seen, p.newer, p.lost = newHashes(), newHashes(), 0, nil
 	p.open, p.batches, p.files, p.totals = make(map[string]bool), make(map[string]*counted), make(map[string]*counted), make(map[string]int64)
 	return p.queue.forget(ctx)
+}
+
+// running tells one run of one Redis from all others: a cursor of its scan means nothing to another.
+func (p *repairs) running(ctx context.Context) (string, error) {
+	told, err := p.queue.run(ctx, "server", "server").Text()
+	_, id, _ := strings.Cut(told, "run_id:")
+	id, _, _ = strings.Cut(id, "\r")
+	return id, err
 }
 
 // failedStore strikes out what is listed as failed and is not. What failed and is not listed is found with the records.

@@ -176,8 +176,10 @@ func (p *repairs) units(ctx context.Context, keys []string) error {
 }
 
 // uncounted says why what was counted can't be compared; "" if it can.
-func (p *repairs) uncounted() string {
-	switch {
+func (p *repairs) uncounted(ctx context.Context) string {
+	switch server, err := p.running(ctx); {
+	case err != nil || server != p.server:
+		return uncountedMoved
 	case p.newer > 0:
 		return uncountedNewer
 	case p.seen.twice():
@@ -188,7 +190,7 @@ func (p *repairs) uncounted() string {
 
 // counts corrects the totals of the installation.
 func (p *repairs) counts(ctx context.Context) error {
-	if why := p.uncounted(); why != "" {
+	if why := p.uncounted(ctx); why != "" {
 		p.done.Uncounted = why
 		return nil
 	}
@@ -226,7 +228,7 @@ func (p *repairs) correct(ctx context.Context, key string, before moved, counted
 
 // shares corrects the shares of batches and of stored files.
 func (p *repairs) shares(ctx context.Context) error {
-	if p.uncounted() == "" {
+	if p.uncounted(ctx) == "" {
 		var wrong []any
 		for id, f := range p.files {
 			if f.n != atoi(f.shares) {

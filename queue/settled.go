@@ -7,14 +7,22 @@ import (
 	"time"
 )
 
-// remembered is how many settlements a process keeps at hand after Redis has taken them.
-const remembered = 8192
+// remembered is how many settlements a process keeps at hand after Redis has taken them, and rememberedBytes how many bytes of what they
+// say: a server may have refused hundreds of recipients, each in its own words.
+const (
+	remembered      = 8192
+	rememberedBytes = 16 << 20
+)
+
+// formerLeases is how many of its former leases a process remembers. What began under an older one has ended long ago.
+const formerLeases = 32
 
 // settledOnce is a settlement that Redis has taken: what next.lua was called with.
 type settledOnce struct {
 	attempt string
 	args    []any
 	using   *using
+	bytes   int
 }
 
 // underway knows what a process has begun and not settled, and what it has settled of late. A fail-over of Redis can lose a settlement that the
@@ -22,8 +30,19 @@ type settledOnce struct {
 type underway struct {
 	mu     sync.Mutex
 	open   map[string]bool
-	recent []settledOnce // a ring
-	next   int
+	recent map[string]settledOnce
+	order  []string // of recent, oldest first
+	bytes  int      // of recent
+	former []string // workers of leases that ran out, oldest first
+}
+
+// lapsed notes that a lease has run out.
+func (w *underway) lapsed(worker string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.former = append(w.former, worker); len(w.former) > formerLeases {
+		w.former = slices.Delete(w.former, 0, 1)
+	}
 }
 
 // begin notes an attempt before anybody else can know of it.
@@ -48,12 +67,24 @@ func (w *underway) settled(s settledOnce) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.open, s.attempt)
-	if len(w.recent) < remembered {
-		w.recent = append(w.recent, s)
-		return
+	if w.recent == nil {
+		w.recent = make(map[string]settledOnce)
 	}
-	w.recent[w.next] = s
-	w.next = (w.next + 1) % remembered
+	for _, arg := range s.args {
+		if text, ok := arg.(string); ok {
+			s.bytes += len(text)
+		}
+	}
+	if _, again := w.recent[s.attempt]; again {
+		return // it was settled anew: what it came to is the same
+	}
+	w.recent[s.attempt] = s
+	w.order = append(w.order, s.attempt)
+	for w.bytes += s.bytes; len(w.order) > remembered || w.bytes > rememberedBytes; {
+		w.bytes -= w.recent[w.order[0]].bytes
+		delete(w.recent, w.order[0])
+		w.order = w.order[1:]
+	}
 }
 
 // find tells whether an attempt is open here, and else how it was settled, if that is still known.
@@ -63,11 +94,8 @@ func (w *underway) find(attempt string) (open bool, s *settledOnce) {
 	if w.open[attempt] {
 		return true, nil
 	}
-	for i := range w.recent {
-		if w.recent[i].attempt == attempt {
-			found := w.recent[i]
-			return false, &found
-		}
+	if found, ok := w.recent[attempt]; ok {
+		return false, &found
 	}
 	return false, nil
 }
@@ -92,19 +120,27 @@ func (c *Consumer) settleLost(ctx context.Context) {
 // settleLostOnce looks at attempts that began as long ago as age, or longer.
 func (c *Consumer) settleLostOnce(ctx context.Context, age time.Duration) error {
 	l := c.lease.Load()
+	c.underway.mu.Lock()
+	former := slices.Clone(c.underway.former)
+	c.underway.mu.Unlock()
 	again, gone := 0, 0
 	for cursor := "0"; ; {
-		values, err := c.queue.run(ctx, "own", l.worker, age.Milliseconds(), 100, cursor).StringSlice()
+		args := []any{age.Milliseconds(), 100, cursor, l.worker}
+		for _, worker := range former {
+			args = append(args, worker)
+		}
+		values, err := c.queue.run(ctx, "own", args...).StringSlice()
 		if err != nil {
 			return err
 		}
-		for v := values[1:]; len(v) >= 3; v = v[3:] {
+		for v := values[1:]; len(v) >= 4; v = v[4:] {
 			open, s := c.underway.find(v[0])
 			switch {
 			case open:
 			case s != nil:
 				args := slices.Clone(s.args)
-				args[nextAttempt] = "" // it begins nothing
+				// It begins nothing, and what else is under way in the unit is not a dead worker's.
+				args[nextWorker], args[nextAttempt] = l.worker, ""
 				answer, err := c.next(args, s.using)
 				if err != nil {
 					return err
@@ -112,6 +148,8 @@ func (c *Consumer) settleLostOnce(ctx context.Context, age time.Duration) error 
 				if answer.settled != "known" && answer.settled != "late" {
 					again++
 				}
+			case v[3] == "":
+				// The lease that it began under is over: the sweep ends it.
 			default:
 				n, err := c.queue.run(ctx, "abandon", v[0], v[1], v[2]).Int()
 				if err != nil {

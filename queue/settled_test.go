@@ -13,7 +13,12 @@ import (
 // TestASettlementThatAFailOverLostIsMadeAgain has Redis run back to before an attempt was settled, as a replica does that had not heard
 // of it.
 func TestASettlementThatAFailOverLostIsMadeAgain(t *testing.T) {
-	for name, forgotten := range map[string]bool{"which the worker remembers": false, "which it has forgotten": true} {
+	for name, v := range map[string]struct{ forgotten, lapsed bool }{
+		"which the worker remembers":                                    {},
+		"which the worker remembers, whose lease has run out meanwhile": {lapsed: true},
+		"which it has forgotten":                                        {forgotten: true},
+	} {
+		forgotten := v.forgotten
 		t.Run(name, func(t *testing.T) {
 			r := queuetest.Start(t)
 			client := r.Client
@@ -29,6 +34,9 @@ func TestASettlementThatAFailOverLostIsMadeAgain(t *testing.T) {
 						last = delivered(a)
 					}
 				}})
+			if v.lapsed {
+				c.leaseTime = 400 * time.Millisecond
+			}
 			ctx, cancel := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
 			go func() { ended <- c.Run(ctx) }()
@@ -50,6 +58,11 @@ func TestASettlementThatAFailOverLostIsMadeAgain(t *testing.T) {
 			state := func() State { return status(t, q, receipt.ID).State }
 			eventually(t, "it is delivered", func() bool { return state() == Delivered })
 
+			if v.lapsed {
+				old := c.lease.Load().worker
+				client.HDel(t.Context(), q.key("workers"), old)
+				eventually(t, "the worker has another lease", func() bool { return c.lease.Load().worker != old })
+			}
 			for _, k := range slices.DeleteFunc(keep(t, client), ours) {
 				client.Del(t.Context(), k.Key)
 			}

@@ -104,7 +104,7 @@ var errDiscarded = errors.New("queue: discarded")
 
 // errorType names why mail was not accepted, in a word of few.
 func errorType(err error) string {
-	for word, kind := range map[string]error{"full": ErrFull, "backlog_full": ErrBacklogFull, "idempotency_conflict": ErrIdempotencyConflict,
+	for word, kind := range map[string]error{"full": ErrFull, "backlog_full": ErrBacklogFull, "not_replicated": ErrNotReplicated, "idempotency_conflict": ErrIdempotencyConflict,
 		"idempotency_running": ErrIdempotencyRunning, "staging_expired": ErrStagingExpired, "discarded": errDiscarded,
 		"cancelled": context.Canceled, "deadline_exceeded": context.DeadlineExceeded} {
 		if errors.Is(err, kind) {

@@ -265,7 +265,7 @@ func (t *Turn) call(last *Settlement, l *lease, u *using, attempt string) (*next
 				c.underway.drop(attempt)
 			}
 			if last != nil {
-				c.underway.settled(settledOnce{last.Attempt.ID, args, u})
+				c.underway.settled(settledOnce{attempt: last.Attempt.ID, args: args, using: u})
 			}
 			if c.away.Swap(false) {
 				c.log.Info("Redis is back; what attempts came to is stored")

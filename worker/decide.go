@@ -59,7 +59,13 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 		}
 	case held:
 	case crowded(outcomes):
-		s.Verdict, s.Counted = queue.Back, false
+		// The others can have it at once. If the server has put off somebody itself the attempt counts, so that the next one begins
+		// further on, and he is not asked again and again meanwhile.
+		if slices.ContainsFunc(outcomes, deferred) {
+			s.Verdict = queue.Again
+		} else {
+			s.Verdict, s.Counted = queue.Back, false
+		}
 	default:
 		first := a.First
 		if first.IsZero() {
@@ -77,25 +83,32 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 	return s
 }
 
-// crowded reports whether the server took some recipients and put off the others only because it takes no more at once (RFC
-// 5321, section 4.5.3.1.10). The others can have it now, and as each attempt delivers to somebody, this ends.
+// crowded reports whether some recipients are put off only because no more are taken at once, by the server (RFC 5321, section
+// 4.5.3.1.10) or by recipients_per_message, and somebody else was decided about. They can have it now, and as each attempt leaves fewer
+// pending, this ends.
 func crowded(outcomes []mail.Outcome) bool {
-	took, left := false, false
+	decided, left := false, false
 	for i := range outcomes {
-		switch o := &outcomes[i]; o.Class {
-		case mail.Delivered:
-			took = true
-		case mail.Permanent:
-		case mail.Temporary:
-			if o.Cause != mail.TooManyRecipients && (o.Step != "rcpt" || o.Code != 452 || o.Enhanced != "") {
-				return false
-			}
+		switch o := &outcomes[i]; {
+		case o.Class == mail.Delivered, o.Class == mail.Permanent:
+			decided = true
+		case noRoom(o):
 			left = true
-		default:
+		case !deferred(*o):
 			return false
 		}
 	}
-	return took && left
+	return decided && left
+}
+
+// noRoom reports whether a recipient is put off because there are too many.
+func noRoom(o *mail.Outcome) bool {
+	return o.Class == mail.Temporary && (o.Cause == mail.TooManyRecipients || o.Step == "rcpt" && o.Code == 452 && o.Enhanced == "")
+}
+
+// deferred reports whether the server wants this one recipient to be offered later.
+func deferred(o mail.Outcome) bool {
+	return o.Class == mail.Temporary && o.Scope == mail.ScopeRecipient && !noRoom(&o)
 }
 
 // reason says why an outcome silences the limit key; "" if it does not.
