@@ -510,3 +510,27 @@ func TestWhoWasNotMetIsLookedForOnceMore(t *testing.T) {
 		t.Errorf("%+v, %v: entries that are there are put in again", p.done, err)
 	}
 }
+
+// TestWhatAnotherRedisTookOverIsNotCounted has another server take the place of the one that a count began on.
+func TestWhatAnotherRedisTookOverIsNotCounted(t *testing.T) {
+	q := open(t, queuetest.Start(t).Client)
+	if err := q.redis.HSet(t.Context(), q.key("counts"), "open:r", 7).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range []string{"", "another"} {
+		p := &repairs{queue: q, done: &Repaired{}}
+		if err := p.begin(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if p.server == "" || p.uncounted(t.Context()) != "" {
+			t.Fatalf("on one server %q: %q", p.server, p.uncounted(t.Context()))
+		}
+		p.server = server
+		if err := p.counts(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := q.redis.HGet(t.Context(), q.key("counts"), "open:r").Val(); p.done.Uncounted != uncountedMoved || n != "7" {
+			t.Errorf("%q: %q, and the total is %s", server, p.done.Uncounted, n)
+		}
+	}
+}

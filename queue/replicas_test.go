@@ -166,3 +166,25 @@ func (f *forgetful) Read(p []byte) (int, error) {
 	}
 	return n, err
 }
+
+// TestWaitingForReplicasLeavesConnectionsToWorkers has as many wait as may: one more is told so, and takes no connection.
+func TestWaitingForReplicasLeavesConnectionsToWorkers(t *testing.T) {
+	q := open(t, queuetest.Start(t).Client)
+	q.options.WaitReplicas, q.options.WaitTimeout = 1, 10*time.Millisecond
+	for range mostConfirming {
+		q.confirming <- struct{}{}
+	}
+	if _, err := q.Enqueue(t.Context(), message(mail.Report, "ada@example.net")); !errors.Is(err, ErrNotReplicated) {
+		t.Errorf("with no place to wait: %v", err)
+	}
+	if n := metric(t, q, "postroom_redis_scripts_total", "confirm"); n != 0 {
+		t.Errorf("%v connections were taken", n)
+	}
+	<-q.confirming
+	if _, err := q.Enqueue(t.Context(), message(mail.Report, "ada@example.net")); !errors.Is(err, ErrNotReplicated) {
+		t.Errorf("without replicas: %v", err)
+	}
+	if n := metric(t, q, "postroom_redis_scripts_total", "confirm"); n != 1 || len(q.confirming) != mostConfirming-1 {
+		t.Errorf("%v waited, %d places are taken", n, len(q.confirming))
+	}
+}

@@ -3,6 +3,8 @@ package queue
 import (
 	"context"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,5 +92,30 @@ func TestASettlementThatAFailOverLostIsMadeAgain(t *testing.T) {
 			}
 			noContentIsLeft(t, q)
 		})
+	}
+}
+
+// TestWhatIsRememberedIsBounded settles more than a process remembers, by number and by bytes.
+func TestWhatIsRememberedIsBounded(t *testing.T) {
+	for name, v := range map[string]struct {
+		n, kept int
+		line    string
+	}{
+		"many":  {remembered + 5, remembered, "x"},
+		"large": {20, 16, strings.Repeat("x", 1<<20)},
+	} {
+		var w underway
+		for i := range v.n {
+			w.begin(strconv.Itoa(i))
+			w.settled(settledOnce{attempt: strconv.Itoa(i), args: []any{1, v.line}})
+		}
+		for i := range v.n {
+			if open, s := w.find(strconv.Itoa(i)); open || (s != nil) != (i >= v.n-v.kept) {
+				t.Errorf("%s: %d is open: %v, remembered: %v", name, i, open, s != nil)
+			}
+		}
+		if len(w.recent) != v.kept || len(w.order) != v.kept {
+			t.Errorf("%s: %d and %d are remembered, want %d", name, len(w.recent), len(w.order), v.kept)
+		}
 	}
 }
