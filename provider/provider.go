@@ -51,6 +51,23 @@ type Sender interface {
 	Close() error
 }
 
+// Place is where a message stands in a line of messages that go to the provider one behind another. It is for one goroutine.
+type Place interface {
+	// Await returns when no message is ahead any more. On an error nothing may be sent.
+	Await(ctx context.Context) error
+	// Offer leaves something for the message ahead, and Behind gives what the one behind has left, nil for nothing.
+	Offer(v any)
+	Behind() any
+}
+
+// Pipeliner is a Sender that can send the beginning of a message while the one ahead of it waits for its last reply.
+type Pipeliner interface {
+	Sender
+	// SendInLine is Send with a place: it calls p.Await by itself, and gives its error back. What is sent of the message before that
+	// commits to nothing.
+	SendInLine(ctx context.Context, d *Delivery, p Place) ([]mail.Outcome, error)
+}
+
 // Verifier is a Sender that can tell what became of an earlier attempt of which nobody knows whether it handed the message over.
 type Verifier interface {
 	// Verify gives one outcome for each of d.Recipients: Delivered if an earlier attempt reached the provider, one with the cause

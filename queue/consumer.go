@@ -254,7 +254,7 @@ func (c *Consumer) begins() bool {
 
 // work runs a turn to its end.
 func (c *Consumer) work(t *Turn) {
-	t.consumer, t.run, t.ends, t.line = c, token(8), time.Now().Add(turnTime), newHandLine()
+	t.consumer, t.run, t.ends, t.line = c, token(8), time.Now().Add(turnTime), new(handLine)
 	var others sync.WaitGroup
 	t.more = func() {
 		t.more = nil

@@ -3,15 +3,16 @@ package queue
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 )
 
-// linePatience is how long an attempt waits for its line before it is handed back: it must not wait behind a slow message
+// linePatience is how long an attempt waits in its line before it is handed back: it must not wait behind a slow message
 // while other units have their hands free.
 const linePatience = 200 * time.Millisecond
 
-// What Attempt.Line gives if the attempt is to be handed back.
+// What Attempt.Await gives if the attempt is to be handed back.
 var (
 	// ErrLineBusy: the unit's other message takes its time.
 	ErrLineBusy = errors.New("queue: the unit's line is busy")
@@ -21,64 +22,125 @@ var (
 	ErrLineRefused = errors.New("queue: the unit's other message was refused")
 )
 
-// handLine is what the hands of a unit take turns on: one of them at a time is with the provider.
+// handLine is where the hands of a unit stand one behind another: the first of them is with the provider.
 type handLine struct {
-	busy chan struct{} // filled while one is
-
 	mu      sync.Mutex
+	places  []*linePlace
 	refused time.Time // when a refusal was last met that holds mail
 }
 
-func newHandLine() *handLine { return &handLine{busy: make(chan struct{}, 1)} }
+// linePlace is where one attempt stands.
+type linePlace struct {
+	first   chan struct{} // closed when nobody is ahead any more
+	offered any
+}
 
-// Line waits until no other attempt of the same unit is with the provider. Call it before anything is sent, and leave when
-// the outcome is known: with a Settlement whose Hold is set the attempts that wait behind it are not tried. On an error (ErrLineBusy,
-// ErrLineRefused, ErrSettingsChanged, or that of ctx) nothing may be sent: the attempt is to be handed back.
-func (a *Attempt) Line(ctx context.Context) (leave func(*Settlement), err error) {
+// Await waits until no other attempt of the same unit is with the provider. Call it before anything is sent, and Leave when
+// the outcome is known. On an error (ErrLineBusy, ErrLineRefused, ErrSettingsChanged, or that of ctx) nothing may be sent: the
+// attempt is to be handed back.
+func (a *Attempt) Await(ctx context.Context) error {
 	if a.turn == nil {
-		return func(*Settlement) {}, nil // the zero Attempt has the line to itself
+		return nil // the zero Attempt has the line to itself
 	}
-	if a.onLine {
-		return a.leaveLine, nil
+	p := a.stand()
+	select {
+	case <-p.first:
+	default:
+		if err := a.wait(ctx, p); err != nil {
+			a.Leave(nil)
+			return err
+		}
 	}
+	if a.turn.line.refusedSince(a.begun) {
+		a.Leave(nil)
+		a.passed = true
+		return ErrLineRefused
+	}
+	return nil
+}
+
+// wait returns when p is the first place.
+func (a *Attempt) wait(ctx context.Context, p *linePlace) error {
 	patience := time.NewTimer(linePatience)
 	defer patience.Stop()
 	select {
-	case a.turn.line.busy <- struct{}{}:
-		a.onLine = true
-		if a.turn.line.refusedSince(a.begun) {
-			a.leaveLine(nil)
-			a.passed = true
-			return nil, ErrLineRefused
-		}
-		return a.leaveLine, nil
+	case <-p.first:
+		return nil
 	case <-ctx.Done():
 		if a.turn.consumer.stopping.Err() == nil && a.Context().Err() != nil {
 			a.passed = true
-			return nil, ErrSettingsChanged
+			return ErrSettingsChanged
 		}
-		return nil, ctx.Err()
+		return ctx.Err()
 	case <-patience.C:
 		a.turn.ends, a.passed = time.Time{}, true // the others go on without this hand
-		return nil, ErrLineBusy
+		return ErrLineBusy
 	}
+}
+
+// Offer leaves something for the attempt ahead in the line, which finds it by Behind, such as what it may send for this one before
+// it is through itself.
+func (a *Attempt) Offer(v any) {
+	if a.turn == nil {
+		return
+	}
+	p, l := a.stand(), a.turn.line
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.offered = v
+}
+
+// Behind gives what the next attempt in the line has left by Offer; nil if there is none, or nothing.
+func (a *Attempt) Behind() any {
+	if a.turn == nil {
+		return nil
+	}
+	l := a.turn.line
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if i := slices.Index(l.places, a.place); i >= 0 && i+1 < len(l.places) {
+		return l.places[i+1].offered
+	}
+	return nil
+}
+
+// Leave makes room for the next in the line, if the attempt stands there: after a Settlement whose Hold is set those behind it are
+// not tried.
+func (a *Attempt) Leave(s *Settlement) {
+	if a.place == nil {
+		return
+	}
+	l := a.turn.line
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s != nil && s.Hold > 0 {
+		l.refused = time.Now()
+	}
+	i := slices.Index(l.places, a.place)
+	l.places = slices.Delete(l.places, i, i+1)
+	if i == 0 && len(l.places) > 0 {
+		close(l.places[0].first)
+	}
+	a.place = nil
+}
+
+// stand gives the attempt's place in the line: the last, if it had none.
+func (a *Attempt) stand() *linePlace {
+	if a.place == nil {
+		l := a.turn.line
+		a.place = &linePlace{first: make(chan struct{})}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.places = append(l.places, a.place)
+		if len(l.places) == 1 {
+			close(a.place.first)
+		}
+	}
+	return a.place
 }
 
 func (l *handLine) refusedSince(t time.Time) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.refused.After(t)
-}
-
-func (a *Attempt) leaveLine(s *Settlement) {
-	if !a.onLine {
-		return
-	}
-	a.onLine = false
-	if l := a.turn.line; s != nil && s.Hold > 0 {
-		l.mu.Lock()
-		l.refused = time.Now()
-		l.mu.Unlock()
-	}
-	<-a.turn.line.busy
 }

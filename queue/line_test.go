@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
@@ -19,11 +20,10 @@ func TestWhoWaitsTooLongForTheLineIsHandedBackWithoutATrace(t *testing.T) {
 	if first == nil || second == nil {
 		t.Fatal("two hands of a unit did not both begin")
 	}
-	leave, err := first.Line(t.Context())
-	if err != nil {
+	if err := first.Await(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := second.Line(t.Context()); !errors.Is(err, ErrLineBusy) {
+	if err := second.Await(t.Context()); !errors.Is(err, ErrLineBusy) {
 		t.Fatalf("%v, want %v", err, ErrLineBusy)
 	}
 	if other.Next(&Settlement{Attempt: second, Verdict: Back, Class: mail.Temporary}) != nil {
@@ -32,15 +32,59 @@ func TestWhoWaitsTooLongForTheLineIsHandedBackWithoutATrace(t *testing.T) {
 	if s := status(t, q, b.IDs[1]); s.State != Queued || s.Attempts != 0 || len(s.History) != 0 {
 		t.Errorf("the message that was handed back: %+v", s)
 	}
-	leave(nil)
+	first.Leave(nil)
 	a := turn.Next(delivered(first))
 	if a == nil || a.MessageID != b.IDs[1] {
 		t.Fatalf("next is %+v, want the one that was handed back", a)
 	}
-	if _, err := a.Line(t.Context()); err != nil {
+	if err := a.Await(t.Context()); err != nil {
 		t.Errorf("nobody has the line: %v", err)
 	}
 	end(turn, delivered(a))
+}
+
+func TestALineIsInOrderAndGivesWhatIsOfferedToTheOneAhead(t *testing.T) {
+	q, _ := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	enqueueBatch(t, q, batch(mail.Report, 4))
+	turn := d.turn()
+	var all []*Attempt
+	for _, hand := range []*Turn{turn, turn.hand(), turn.hand(), turn.hand()} {
+		all = append(all, begin(t, hand, nil))
+	}
+	first, second, third, last := all[0], all[1], all[2], all[3]
+	if err := first.Await(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	second.Offer("second")
+	third.Offer("third")
+	last.Offer("last")
+	if first.Behind() != "second" || second.Behind() != "third" || last.Behind() != nil {
+		t.Errorf("behind are %v, %v, %v", first.Behind(), second.Behind(), last.Behind())
+	}
+	second.Leave(nil)
+	if first.Behind() != "third" {
+		t.Errorf("behind the first is %v, want the third, as the second has left", first.Behind())
+	}
+	ahead, gone := make(chan error, 1), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { gone <- third.Await(ctx) }()
+	cancel()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want that of the context", err)
+	}
+	go func() { ahead <- last.Await(t.Context()) }()
+	first.Leave(nil)
+	if err := <-ahead; err != nil {
+		t.Errorf("nobody is ahead of the last: %v", err)
+	}
+	if second.Offer("second"); last.Behind() != "second" {
+		t.Error("who comes again does not stand last")
+	}
+	last.Leave(nil)
+	if err := second.Await(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestACallThatFailsPutsBackWhatItTook(t *testing.T) {
@@ -75,13 +119,12 @@ func TestWhoWaitsBehindARefusalIsHandedBackUntried(t *testing.T) {
 	turn := d.turn()
 	other := turn.hand()
 	first, second := begin(t, turn, nil), begin(t, other, nil)
-	leave, err := first.Line(t.Context())
-	if err != nil {
+	if err := first.Await(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	refused := holding(first, "c", mail.ScopeProvider)
-	leave(refused)
-	if _, err := second.Line(t.Context()); !errors.Is(err, ErrLineRefused) {
+	first.Leave(refused)
+	if err := second.Await(t.Context()); !errors.Is(err, ErrLineRefused) {
 		t.Fatalf("%v, want %v", err, ErrLineRefused)
 	}
 	turn.Next(refused)
@@ -93,9 +136,8 @@ func TestWhoWaitsBehindARefusalIsHandedBackUntried(t *testing.T) {
 	}
 	c.advance(10 * time.Second)
 	_, a := only(t, begun(d.turns()))
-	if leave, err := a.Line(t.Context()); err != nil {
+	if err := a.Await(t.Context()); err != nil {
 		t.Errorf("after the hold: %v", err)
-	} else {
-		leave(delivered(a))
 	}
+	a.Leave(delivered(a))
 }

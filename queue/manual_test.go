@@ -98,7 +98,7 @@ func (d *desk) turns() []*Turn {
 
 // run gives a turn as handle would run it.
 func (d *desk) run(t *Turn) *Turn {
-	return &Turn{consumer: d.Consumer, id: t.id, key: t.key, unit: t.unit, run: token(8), ends: time.Now().Add(time.Hour), line: newHandLine()}
+	return &Turn{consumer: d.Consumer, id: t.id, key: t.key, unit: t.unit, run: token(8), ends: time.Now().Add(time.Hour), line: new(handLine)}
 }
 
 // turn gives the one turn that is handed out.

@@ -97,13 +97,12 @@ func consume(t *testing.T, q *Queue, version string, settle func(*Attempt) *Sett
 		Handle: func(ctx context.Context, turn *Turn) {
 			var last *Settlement
 			for a := turn.Next(nil); a != nil; a = turn.Next(last) {
-				leave, err := a.Line(ctx)
-				if err != nil {
+				if err := a.Await(ctx); err != nil {
 					last = &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
 					continue
 				}
 				last = settle(a)
-				leave(last)
+				a.Leave(last)
 			}
 		}})
 	ctx, cancel := context.WithCancel(context.Background())

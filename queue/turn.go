@@ -18,7 +18,7 @@ import (
 // Turn is the right to send, one after the other, mail that one limit key binds, on one unit of its concurrency.
 //
 // A turn that meets more than one message gets more hands: other Turns of the same unit, which a handler works off at the
-// same time. While one hands its message over, the others settle their last and begin their next; Attempt.Line sees to it
+// same time. While one hands its message over, the others settle their last and begin their next; Attempt.Await sees to it
 // that only one of them is with the provider. The methods of each are for one goroutine.
 type Turn struct {
 	consumer *Consumer
@@ -75,8 +75,8 @@ type Attempt struct {
 	marks    string
 	turn     *Turn
 	using    *using
-	onLine   bool // it has the line already
-	passed   bool // it waited too long for the line: as if it had never begun
+	place    *linePlace // in the line; nil if it has none
+	passed   bool       // it waited too long for the line: as if it had never begun
 	lease    *lease
 	begun    time.Time // when it was asked for, by this machine's clock
 	deadline time.Time // when others take it for lost
@@ -185,7 +185,7 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 			if fault == nil {
 				return a
 			}
-			t.open.leaveLine(nil)
+			t.open.Leave(nil)
 			last = fault
 		case "again":
 		default:
@@ -383,7 +383,7 @@ const faultDelay = time.Minute
 func (t *Turn) end() {
 	var last *Settlement
 	if a := t.open; a != nil {
-		a.leaveLine(nil)
+		a.Leave(nil)
 		// It counts, and comes back later: a message that always meets the fault must not stop the others.
 		last = &Settlement{Attempt: a, Verdict: Again, Class: mail.Temporary, Counted: true, Delay: t.consumer.faultDelay}
 		if a.fenced {
@@ -453,7 +453,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	}
 	if own > largeBytes {
 		// Of what is large one at a time is in memory for each unit.
-		if _, err := a.Line(a.Context()); err != nil {
+		if err := a.Await(a.Context()); err != nil {
 			return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
 		}
 	}

@@ -84,21 +84,15 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 		}
 	}
 	given := time.Now()
-	leave, err := a.Line(ctx)
-	if errors.Is(err, queue.ErrLineBusy) || errors.Is(err, queue.ErrLineRefused) || errors.Is(err, queue.ErrSettingsChanged) {
-		return w.back(a, err)
-	}
-	begun := time.Now()
-	var outcomes []mail.Outcome
 	onUnknown := w.options.OnUnknown[a.Kind]
 	var used provider.Usage
-	if err == nil {
-		outcomes, err = w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return by.handOver(ctx, a, &onUnknown, &used, fence) })
-	}
-	took := time.Since(begun)
+	p := &place{Attempt: a, begun: given}
+	outcomes, err := w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return by.handOver(ctx, p, &onUnknown, &used, fence) })
+	took := time.Since(p.begun)
 	if err != nil {
-		if leave != nil {
-			leave(nil)
+		a.Leave(nil)
+		if errors.Is(err, queue.ErrLineBusy) || errors.Is(err, queue.ErrLineRefused) || errors.Is(err, queue.ErrSettingsChanged) {
+			return w.back(a, err)
 		}
 		w.handedBack(slog.LevelInfo, a, err)
 		return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
@@ -109,12 +103,12 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	}
 	s := decide(a, outcomes, policy{schedule: schedule, onUnknown: onUnknown,
 		now: a.Now.Add(time.Since(given)), random: rand.Float64()})
-	leave(s)
+	a.Leave(s)
 	if used != (provider.Usage{}) {
 		s.Unused = s.Unused && s.Reason != "" // a draft that was left has been removed
 		s.Used = &throttle.Cost{Messages: int64(used.Messages), Requests: int64(used.Requests), Recipients: int64(used.Recipients), UploadBytes: used.UploadBytes}
 	}
-	w.report(by.Provider, a, s, begun, took, a.Now.Add(time.Since(given)))
+	w.report(by.Provider, a, s, p.begun, took, a.Now.Add(time.Since(given)))
 	return s
 }
 
@@ -148,10 +142,26 @@ func (w *Worker) guarded(a *queue.Attempt, do func(fence func() error) ([]mail.O
 	})
 }
 
+// place is an attempt's in its line.
+type place struct {
+	*queue.Attempt
+	begun time.Time // when nobody was ahead any more
+}
+
+var _ provider.Place = (*place)(nil)
+
+// Await implements provider.Place.
+func (p *place) Await(ctx context.Context) error {
+	err := p.Attempt.Await(ctx)
+	p.begun = time.Now()
+	return err
+}
+
 // handOver offers the message to the recipients who are pending. Of a doubtful one a provider that can tell is asked first who
 // has it. What such a provider does not know of its own attempt it is asked about in the next one: so onUnknown decides only about
 // what it can't tell when it is asked. Of an attempt for other settings it can only tell that it knows of it.
-func (by *active) handOver(ctx context.Context, a *queue.Attempt, onUnknown *queue.UnknownPolicy, used *provider.Usage, fence func() error) ([]mail.Outcome, error) {
+func (by *active) handOver(ctx context.Context, p *place, onUnknown *queue.UnknownPolicy, used *provider.Usage, fence func() error) ([]mail.Outcome, error) {
+	a := p.Attempt
 	all := a.Message.Recipients()
 	d := &provider.Delivery{Message: a.Message, Bounds: provider.Bounds(a.Bounds), Counted: a.Counted, Fence: fence, Retried: a.Retried, Kept: a.Kept, Keep: a.Keep, Used: used}
 	for _, index := range a.Offered {
@@ -159,11 +169,14 @@ func (by *active) handOver(ctx context.Context, a *queue.Attempt, onUnknown *que
 	}
 	verifier, verifies := by.Sender.(provider.Verifier)
 	if !verifies {
-		return by.send(ctx, d)
+		return by.send(ctx, d, p)
 	}
 	if !a.Doubtful {
 		*onUnknown = queue.Resend
-		return by.send(ctx, d)
+		return by.send(ctx, d, p)
+	}
+	if err := p.Await(ctx); err != nil {
+		return nil, err
 	}
 	outcomes, err := verifier.Verify(ctx, d)
 	if err != nil {
@@ -191,7 +204,7 @@ func (by *active) handOver(ctx context.Context, a *queue.Attempt, onUnknown *que
 		return outcomes, nil
 	}
 	*onUnknown = queue.Resend
-	sent, err := by.send(ctx, d)
+	sent, err := by.send(ctx, d, p)
 	if err != nil {
 		return nil, err
 	}
@@ -201,8 +214,13 @@ func (by *active) handOver(ctx context.Context, a *queue.Attempt, onUnknown *que
 	return outcomes, nil
 }
 
-func (by *active) send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
-	outcomes, err := by.Sender.Send(ctx, d)
+// send hands the message over when it is the first in its line.
+func (by *active) send(ctx context.Context, d *provider.Delivery, p *place) (outcomes []mail.Outcome, err error) {
+	if sender, ok := by.Sender.(provider.Pipeliner); ok {
+		outcomes, err = sender.SendInLine(ctx, d, p)
+	} else if err = p.Await(ctx); err == nil {
+		outcomes, err = by.Sender.Send(ctx, d)
+	}
 	if err == nil && len(outcomes) != len(d.Recipients) {
 		panic("the sender gave too few outcomes")
 	}

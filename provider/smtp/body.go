@@ -81,9 +81,9 @@ func (b *bodyWriter) flush(p []byte) {
 	}
 }
 
-// finish sends what is left and the final dot in one write. dotted reports whether any of the dot went out: then the
-// server may have the message, whatever the error.
-func (b *bodyWriter) finish() (dotted bool, err error) {
+// finish sends what is left, the final dot and what follows it in one write. dotted reports whether any of the dot went out: then
+// the server may have the message, whatever the error.
+func (b *bodyWriter) finish(behind []byte) (dotted bool, err error) {
 	if b.err != nil {
 		return false, b.err
 	}
@@ -95,7 +95,7 @@ func (b *bodyWriter) finish() (dotted bool, err error) {
 		}
 	}
 	rest := len(b.buf)
-	n, err := b.write(append(b.buf, finalDot...))
+	n, err := b.write(append(append(b.buf, finalDot...), behind...))
 	return err == nil || n > rest, err
 }
 

@@ -25,6 +25,8 @@ type fault struct {
 	mail.Outcome
 	// hungUp says that the server ended the connection, without a reason that would hold for the next one too.
 	hungUp bool
+	// outOfStep says that the server has no reply, or a wrong one, to what was sent behind a final dot.
+	outOfStep bool
 }
 
 func (f *fault) Error() string { return fmt.Sprintf("smtp: %s: %s", f.Step, f.Reply) }
@@ -56,6 +58,9 @@ type conn struct {
 	used      int    // transactions begun
 	dirty     bool   // a transaction was left open: RSET comes first
 	dead      bool   // of no more use, not even for QUIT
+	prompt    bool   // the last message had its last reply soon
+
+	next *follower // its envelope has been sent; nil if nobody's has
 
 	limit   time.Time   // the end of the attempt; zero for none
 	unwatch func() bool // stops watching the attempt's context; nil if nothing is watched

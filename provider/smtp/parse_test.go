@@ -146,7 +146,7 @@ func TestBodyWriterAnyPieces(t *testing.T) {
 			if strings.HasSuffix(got.String(), "\r\n.\r\n") && len(message) < bodyBuffer {
 				t.Errorf("the dot went out before finish")
 			}
-			if dotted, err := b.finish(); !dotted || err != nil {
+			if dotted, err := b.finish(nil); !dotted || err != nil {
 				t.Errorf("finish: %v, %v", dotted, err)
 			}
 			if got.String() != want {
@@ -163,7 +163,7 @@ func TestFinishTellsWhetherTheDotWentOut(t *testing.T) {
 		var b bodyWriter
 		b.reset(func([]byte) (int, error) { return n, fail })
 		_, _ = b.Write([]byte("a\r\n"))
-		if dotted, err := b.finish(); dotted != want || !errors.Is(err, fail) {
+		if dotted, err := b.finish(nil); dotted != want || !errors.Is(err, fail) {
 			t.Errorf("%d bytes of 6 went out: dotted %v, %v", n, dotted, err)
 		}
 	}
@@ -187,7 +187,7 @@ func FuzzBodyWriter(f *testing.F) {
 		for rest := message; len(rest) > 0; rest = rest[min(size, len(rest)):] {
 			_, _ = b.Write(rest[:min(size, len(rest))])
 		}
-		_, _ = b.finish()
+		_, _ = b.finish(nil)
 		if want := strings.ReplaceAll("\n"+string(message), "\n.", "\n..")[1:] + ".\r\n"; got.String() != want {
 			t.Fatalf("got %q, want %q", got.String(), want)
 		}

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/postroom/postroom/mail"
@@ -113,9 +114,11 @@ type Sender struct {
 	log      *slog.Logger
 	pool     *pool
 	compose  func(*mail.Outgoing) (rendered, error)
+	// apart is until when nothing is sent behind a final dot, in ns since 1970, as the server did not answer it as if it had come later.
+	apart atomic.Int64
 }
 
-var _ provider.Sender = (*Sender)(nil)
+var _ provider.Pipeliner = (*Sender)(nil)
 
 // New makes a Sender. It does not connect. Settings that are no good are a *mail.Invalid.
 func New(settings provider.Settings, opts Options) (*Sender, error) {
@@ -180,8 +183,22 @@ func hostname(name string) string {
 	return name
 }
 
-// Send implements provider.Sender. The message is rendered before a connection is taken.
+// Send implements provider.Sender.
 func (s *Sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+	return s.SendInLine(ctx, d, alone{})
+}
+
+// alone is a place in a line of one.
+type alone struct{}
+
+var _ provider.Place = alone{}
+
+func (alone) Await(context.Context) error { return nil }
+func (alone) Offer(any)                   {}
+func (alone) Behind() any                 { return nil }
+
+// SendInLine implements provider.Pipeliner. The message is rendered before it is its turn, and before a connection is taken.
+func (s *Sender) SendInLine(ctx context.Context, d *provider.Delivery, place provider.Place) ([]mail.Outcome, error) {
 	if !s.pool.enter() {
 		return nil, fmt.Errorf("smtp: the sender is closed: %w", provider.ErrInterrupted)
 	}
@@ -193,30 +210,39 @@ func (s *Sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome
 	if t.done() {
 		return t.outcomes, nil
 	}
-	t.limit = time.Now().Add(s.timeouts.Attempt)
-	err := s.attempt(ctx, t)
-	var f *fault
+	t.takeAlong = func(c *conn) []byte { return s.takeAlong(c, place) }
+	f := &follower{sender: s, t: t}
+	place.Offer(f)
+	err := place.Await(ctx)
+	c := f.end()
+	if err == nil {
+		t.limit = time.Now().Add(s.timeouts.Attempt)
+		err = s.attempt(ctx, t, c)
+	} else if c != nil {
+		s.drop(c)
+	}
+	var fault *fault
 	switch {
-	case errors.As(err, &f):
-		t.settle(f.Outcome)
+	case errors.As(err, &fault):
+		t.settle(fault.Outcome)
 	case err != nil:
 		return nil, err
 	}
 	return t.outcomes, nil
 }
 
-// attempt runs t on a kept connection, or on a new one. A kept one that turns out to have been closed meanwhile, before
-// the server took anything, is no failure of the attempt.
-func (s *Sender) attempt(ctx context.Context, t *transaction) error {
+// attempt runs t on c, where its envelope has been sent ahead, else on a kept connection, or on a new one. One that turns out to be of
+// no use before the server took anything, as it had been closed meanwhile, is no failure of the attempt.
+func (s *Sender) attempt(ctx context.Context, t *transaction, c *conn) error {
 	token, err := s.account.credential(ctx)
 	if err != nil {
+		if c != nil {
+			s.drop(c)
+		}
 		return err
 	}
-	c := s.pool.take()
-	if c != nil && c.token != token {
-		// Its token has run out, or is about to.
-		s.pool.dismiss(c)
-		c = nil
+	if t.ahead = c != nil; !t.ahead {
+		c = s.kept(token)
 	}
 	if c != nil {
 		c.begin(ctx, t.limit)
@@ -225,13 +251,27 @@ func (s *Sender) attempt(ctx context.Context, t *transaction) error {
 		if !errors.As(err, &f) || !f.hungUp || f.Step != stepMail {
 			return err
 		}
-		s.log.Debug("smtp: a kept connection had been closed; connecting again", "server", s.address)
+		if f.outOfStep {
+			s.apart.Store(time.Now().Add(apartTime).UnixNano())
+		}
+		s.log.Debug("smtp: a kept connection is of no use; connecting again", "server", s.address, "out_of_step", f.outOfStep)
 	}
 	if c, err = s.login(ctx, t.limit, token); err != nil {
 		return err
 	}
 	s.log.Debug("smtp: connected", "server", s.address, "tls", c.encrypted())
 	return s.use(c, t)
+}
+
+// kept gives an idle connection that was logged in with token, or nil.
+func (s *Sender) kept(token string) *conn {
+	c := s.pool.take()
+	if c != nil && c.token != token {
+		// Its token has run out, or is about to.
+		s.pool.dismiss(c)
+		return nil
+	}
+	return c
 }
 
 // login opens a connection. A token that is refused although it should be good is replaced, once: it may have been revoked.
@@ -252,10 +292,30 @@ func (s *Sender) login(ctx context.Context, limit time.Time, token string) (*con
 	return s.open(ctx, limit, another)
 }
 
-// use runs t on c, and gives c back even if that panics.
+// use runs t on c, and gives c on, or back, even if that panics.
 func (s *Sender) use(c *conn, t *transaction) error {
-	defer s.pool.put(c)
+	defer s.release(c)
 	return t.run(c)
+}
+
+// release gives c to the message whose envelope is on it, else to the pool.
+func (s *Sender) release(c *conn) {
+	f := c.next
+	if f == nil {
+		s.pool.put(c)
+		return
+	}
+	c.next = nil
+	c.detach()
+	if c.dead || !f.pass(c) {
+		s.drop(c)
+	}
+}
+
+// drop ends a connection in the middle of a dialog. Called within an attempt only.
+func (s *Sender) drop(c *conn) {
+	c.dead = true
+	s.pool.dismiss(c)
 }
 
 // Close implements provider.Sender. It waits for attempts under way, which may take Timeouts.Longest; who can't wait

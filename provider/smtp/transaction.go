@@ -1,6 +1,7 @@
 package smtp
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
@@ -23,6 +24,10 @@ type transaction struct {
 	eightBit   bool
 	utf8       bool // what is the same for all recipients needs SMTPUTF8
 	limit      time.Time
+	// takeAlong gives the commands of the next message to be sent behind the final dot; see Sender.takeAlong.
+	takeAlong func(*conn) []byte
+	// ahead says that the commands of the envelope have been sent, all of them, behind the final dot of the message before.
+	ahead bool
 
 	// outcomes line up with recipients; one without a step is still open.
 	outcomes []mail.Outcome
@@ -33,15 +38,17 @@ type transaction struct {
 // run hands the message over on c. nil means that all outcomes are known; a *fault befell all that are open; any other
 // error means that we stopped by ourselves with nothing handed over.
 func (t *transaction) run(c *conn) error {
-	c.used++
-	if err := t.rset(c); err != nil {
-		return err
-	}
-	if f := t.fits(&c.ext); f != nil {
-		return f
-	}
-	if len(t.wire) == 0 {
-		return nil
+	if !t.ahead {
+		c.used++
+		if err := t.rset(c); err != nil {
+			return err
+		}
+		if f := t.fits(&c.ext); f != nil {
+			return f
+		}
+		if len(t.wire) == 0 {
+			return nil
+		}
 	}
 	if err := t.envelope(c); err != nil || len(t.accepted) == 0 {
 		return err
@@ -105,7 +112,13 @@ func (t *transaction) envelope(c *conn) error {
 			return nil // DATA is not on its way yet, and is not needed.
 		}
 		end := min(next+window, data+1)
-		if err := t.send(c, next, end); err != nil {
+		if t.ahead {
+			t.ahead = false
+			if err := t.caughtUp(c, end); err != nil {
+				return err
+			}
+			next++
+		} else if err := t.send(c, next, end); err != nil {
 			return err
 		}
 		for ; next < end; next++ {
@@ -117,13 +130,43 @@ func (t *transaction) envelope(c *conn) error {
 	return nil
 }
 
+// caughtUp judges the reply to a MAIL that was sent ahead; end commands were. What is not a reply that a MAIL is given elsewhere, too,
+// says nothing about the message.
+func (t *transaction) caughtUp(c *conn, end int) error {
+	r, err := c.reply(stepMail, min(c.t.Mail, followTimeout))
+	switch {
+	case errors.Is(err, provider.ErrInterrupted):
+		return err
+	case err == nil && r.class() == 2:
+		return nil
+	case err == nil && r.class() == 4:
+		t.drain(c, 1, end)
+		return c.refusal(stepMail, r)
+	}
+	c.dead = true
+	f := ours(mail.Temporary, stepMail, "no good reply to what was sent ahead")
+	f.hungUp = true
+	var lost *fault
+	if errors.As(err, &lost) {
+		f.outOfStep = !lost.hungUp
+	} else {
+		f.outOfStep = r.class() != 5 || r.code == 503
+	}
+	return f
+}
+
 // send writes the commands from number first up to end.
 func (t *transaction) send(c *conn, first, end int) error {
-	b := c.out[:0]
+	c.out = t.commands(c.out[:0], &c.ext, first, end)
+	return c.send(t.step(first), c.t.Block, c.out)
+}
+
+// commands appends those from number first up to end.
+func (t *transaction) commands(b []byte, ext *extensions, first, end int) []byte {
 	for n := first; n < end; n++ {
 		switch {
 		case n == 0:
-			b = t.appendMail(b, &c.ext)
+			b = t.appendMail(b, ext)
 		case n <= len(t.wire):
 			b = append(b, "RCPT TO:<"...)
 			b = append(b, t.recipients[t.wire[n-1]].Address...)
@@ -132,8 +175,7 @@ func (t *transaction) send(c *conn, first, end int) error {
 			b = append(b, "DATA\r\n"...)
 		}
 	}
-	c.out = b
-	return c.send(t.step(first), c.t.Block, b)
+	return b
 }
 
 func (t *transaction) appendMail(b []byte, ext *extensions) []byte {
@@ -256,7 +298,7 @@ func (t *transaction) content(c *conn) error {
 				return err
 			}
 		}
-		dotted, err = c.body.finish()
+		dotted, err = c.body.finish(t.takeAlong(c))
 	}
 	return t.verdict(c, dotted, err)
 }
@@ -268,7 +310,9 @@ func (t *transaction) verdict(c *conn, dotted bool, sent error) error {
 	if sent == nil {
 		c.limit = time.Time{} // A shorter wait here makes duplicates (RFC 5321, section 4.5.3.2.6).
 		c.arm(c.t.Final)
+		dot := time.Now()
 		r, err = readReply(c.r, nil)
+		c.prompt = time.Since(dot) < prompt
 	} else {
 		r, err = c.lastWords(sent)
 	}
