@@ -2,9 +2,10 @@
 --
 -- ARGV: 1 attempt, 2 key with units, 3 unit. Answer: 1 if it was open.
 local u = unit_of(redis.call('HGET', P .. 'u:' .. ARGV[2], ARGV[3]))
-for _, o in ipairs(u.open) do
+for _, o in ipairs(open_of(u.lines)) do
   if o.attempt == ARGV[1] then
-    o.deadline = '0'
+    local from, to = string.find(u.lines, o.line, 1, true)
+    u.lines = string.sub(u.lines, 1, from - 1) .. open_line(o.attempt, o.message, o.begun, '0', o.taken, o.all, o.cost) .. string.sub(u.lines, to + 1)
     redis.call('HSET', P .. 'u:' .. ARGV[2], ARGV[3], unit_text(u))
     return 1
   end

@@ -151,7 +151,7 @@ local function hand_out(key, most)
     if not out[tostring(unit)] then
       local turn = ARGV[1] .. '.' .. string.sub(redis.sha1hex(key), 1, 8) .. '.' .. unit
       made[turn] = true
-      redis.call('HSET', P .. 'u:' .. key, unit, unit_text({turn, '', '', int(now), open = {}}))
+      redis.call('HSET', P .. 'u:' .. key, unit, unit_text({turn, '', '', int(now), lines = ''}))
       redis.call('SADD', P .. 'keys', key)
       if provider.all_concurrency < math.huge then redis.call('SADD', P .. 'units', key .. '\t' .. unit) end
       for _, v in ipairs({turn, key, tostring(unit), alerts > 0 and 'alert' or 'mail'}) do turns[#turns + 1] = v end

@@ -241,18 +241,18 @@ local function settle_call(at, s, u)
     refused = {ms = tonumber(ms), reason = reason, longest = tonumber(longest), scope = string.sub(refusal, 1, 1), outcome = string.sub(refusal, 3)}
   end
   settle_holds(s.key, tried, refused, seen and settled ~= 'late' and settled ~= 'known', (refused or any_aside()) and r and by_itself(provider, (place(r))))
-  for i = #u.open, 1, -1 do
-    local o = u.open[i]
-    if o.attempt == tried then
-      table.remove(u.open, i)
-      if limited or o.cost ~= '' then
-        -- An attempt that is older than the limits has no cost.
-        local spent = used ~= '' and cost_of(used) or o.cost ~= '' and cost_of(o.cost) or ONE
-        books_stamp(s.key, limits, o.taken, spent, now)
-        books_stamp('*', all_limits, o.all, spent, now)
-      end
-      if seen and not refused then s.settled, s.last = s.settled + 1, o end
+  local from = string.find(u.lines, '\n' .. tried .. '\t', 1, true)
+  if from then
+    local to = (string.find(u.lines, '\n', from + 1, true) or 0) - 1
+    local o = open_of(string.sub(u.lines, from, to))[1]
+    u.lines = string.sub(u.lines, 1, from - 1) .. (to > 0 and string.sub(u.lines, to + 1) or '')
+    if limited or o.cost ~= '' then
+      -- An attempt that is older than the limits has no cost.
+      local spent = used ~= '' and cost_of(used) or o.cost ~= '' and cost_of(o.cost) or ONE
+      books_stamp(s.key, limits, o.taken, spent, now)
+      books_stamp('*', all_limits, o.all, spent, now)
     end
+    if seen and not refused then s.settled, s.last = s.settled + 1, o end
   end
   return settled
 end
@@ -264,7 +264,7 @@ local function settle_apart(at, s, turn)
   if not value then return false end
   local u = unit_of(value)
   local settled = settle_call(at, s, u)
-  if #u.open > 0 then
+  if u.lines ~= '' then
     redis.call('HSET', apart, turn, unit_text(u))
   else
     free(APART .. s.key, {turn})
@@ -281,7 +281,7 @@ end
 
 -- over ends this hand of a turn; the unit is free when no other hand has anything open.
 local function over(c, why, look, whose, name)
-  if c.mine then set_unit(c.s, c.unit, #c.u.open > 0 and unit_text(c.u) or false) end
+  if c.mine then set_unit(c.s, c.unit, c.u.lines ~= '' and unit_text(c.u) or false) end
   local answer = {c.settled, why, look or -1, whose or '', c.stale, c.ended}
   if name then table.insert(answer, 3, name) end
   return answer
@@ -368,11 +368,11 @@ local function offer(c, entry, place, attempt, senders, first)
   local probing = begin_probes(key, place.sender, attempt)
   if first and first.key == key then redis.call('UNLINK', P .. 'first') end
   if everyone_limited then redis.call('HDEL', P .. 'senior', key) end
-  local o = {attempt = attempt, message = id, begun = int(now), deadline = deadline, taken = '', all = '', cost = ''}
+  local taken, all, taken_in_all = '', '', ''
   if limited then
-    o.taken, o.all, o.cost = books_take(key, limits, cost), books_take('*', all_limits, cost), cost_text(cost)
+    taken, all, taken_in_all = books_take(key, limits, cost), books_take('*', all_limits, cost), cost_text(cost)
   end
-  c.u.open[#c.u.open + 1] = o
+  c.u.lines = c.u.lines .. open_line(attempt, id, int(now), deadline, taken, all, taken_in_all)
   set_unit(c.s, c.unit, unit_text(c.u))
   local look = -1
   if limited and not probing and c.s.out < provider.concurrency and any_waiting(senders) then
@@ -392,23 +392,21 @@ local function call(at)
   local u = unit_of(unit and s.value[unit])
   local mine = u[TURN] == turn and (u[RUN] == '' or u[RUN] == run)
   local c = {s = s, unit = unit, u = u, mine = mine, settled = '', stale = 0, ended = {}}
-  if ARGV[at + 7] ~= '' then c.settled = not mine and settle_apart(at, s, turn) or settle_call(at, s, mine and u or {open = {}}) end
+  if ARGV[at + 7] ~= '' then c.settled = not mine and settle_apart(at, s, turn) or settle_call(at, s, mine and u or {lines = ''}) end
   if not mine then
     if not looks then return over(c, 'stale') end
     local look = redis.call('ZSCORE', P .. 'looks', key)
     if look and tonumber(look) <= now then redis.call('ZREM', P .. 'looks', key) end
-    u = {turn, run, worker, int(now), open = {}}
+    u = {turn, run, worker, int(now), lines = ''}
     c.u = u
   end
 
   if mine and attempt ~= '' then
-    for _, o in ipairs(u.open) do
-      if o.attempt == attempt then
-        -- This very call has been made before, and its answer was lost.
-        local r = load(o.message)
-        if r and r.head[ATTEMPT] == attempt then return give(c, o.message, r, r.head[BATCH] ~= '' and batch_of(r), -1, '') end
-      end
-    end
+    local _, to = string.find(u.lines, '\n' .. attempt .. '\t', 1, true)
+    local message = to and string.match(u.lines, '^[^\t]*', to + 1)
+    local r = message and load(message)
+    -- This very call has been made before, and its answer was lost.
+    if r and r.head[ATTEMPT] == attempt then return give(c, message, r, r.head[BATCH] ~= '' and batch_of(r), -1, '') end
   end
   u[RUN], u[WORKER], u[SINCE] = run, worker, int(now)
 
@@ -441,7 +439,7 @@ local function call(at)
     return over(c, 'held', not probing and arm(whose, silent, now) or -1, whose)
   end
   if limited then
-    if #u.open > 0 then return over(c, 'ended') end -- what waits for its line would be taken too early
+    if u.lines ~= '' then return over(c, 'ended') end -- what waits for its line would be taken too early
     local from, name, whose = room(key, ONE)
     if from then return over(c, 'limited', from ~= 'never' and wait_for(key, from, whose, ARGV[at + 7] ~= '') or -1, whose, name) end
   end

@@ -5,7 +5,7 @@ local since = tonumber(redis.call('HGET', P .. 'provider', 'since') or '0')
 local n = 0
 for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
   for _, value in ipairs(redis.call('HVALS', P .. 'u:' .. key)) do
-    for _, o in ipairs(unit_of(value).open) do
+    for _, o in ipairs(open_of(unit_of(value).lines)) do
       if tonumber(o.begun) <= since then n = n + 1 end
     end
   end

@@ -12,7 +12,7 @@ for _, key in ipairs(page[2]) do
   local units = redis.call('HGETALL', P .. 'u:' .. key)
   for i = 1, #units, 2 do
     local u = unit_of(units[i + 1])
-    for _, o in ipairs(mine[u[WORKER]] and u.open or {}) do
+    for _, o in ipairs(open_of(mine[u[WORKER]] and u.lines or '')) do
       if tonumber(o.begun) + tonumber(ARGV[1]) <= now then
         for _, v in ipairs({o.attempt, key, units[i], u[WORKER] == ARGV[4] and '1' or ''}) do answer[#answer + 1] = v end
       end

@@ -31,31 +31,39 @@ end
 -- is under way: attempt, message, begun, deadline, what was taken from the key's limits and from the provider's, cost. One
 -- at a time is handed over, the others are begun meanwhile.
 local TURN, RUN, WORKER, SINCE = 1, 2, 3, 4
-local OPEN = '\n' .. string.rep('([^\t\n]*)\t', 6) .. '([^\t\n]*)'
 
 -- Units with attempts that began at another server than the active provider's are set apart, in P.."u:\t"..key by their turns: they are
 -- none of the active provider's.
 local APART = '\t'
 
+-- unit_of takes a unit apart, but for its attempts: lines has those, as they are.
 local function unit_of(value)
-  local u = {open = {}}
-  if not value then return u end
-  local lines
-  u[TURN], u[RUN], u[WORKER], u[SINCE], lines = string.match(value, '^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\n]*)(.*)$')
-  if lines and lines ~= '' then
-    for attempt, message, begun, deadline, taken, all, cost in string.gmatch(lines, OPEN) do
-      u.open[#u.open + 1] = {attempt = attempt, message = message, begun = begun, deadline = deadline, taken = taken, all = all, cost = cost}
-    end
+  local u = {lines = ''}
+  if value then
+    u[TURN], u[RUN], u[WORKER], u[SINCE], u.lines = string.match(value, '^([^\t]*)\t([^\t]*)\t([^\t]*)\t([^\n]*)(.*)$')
+    u.lines = u.lines or ''
   end
   return u
 end
 
-local function unit_text(u)
-  local value = u[TURN] .. '\t' .. u[RUN] .. '\t' .. u[WORKER] .. '\t' .. u[SINCE]
-  for _, o in ipairs(u.open) do
-    value = value .. '\n' .. table.concat({o.attempt, o.message, o.begun, o.deadline, o.taken, o.all, o.cost}, '\t')
+local function unit_text(u) return table.concat({u[TURN], u[RUN], u[WORKER], u[SINCE]}, '\t', 1, 4) .. u.lines end
+
+-- open_of gives the attempts of such lines, each with its own line.
+local open_of
+do
+  local OPEN = '^\n' .. string.rep('([^\t\n]*)\t', 6) .. '([^\t\n]*)'
+  function open_of(lines)
+    local open = {}
+    for line in string.gmatch(lines, '\n[^\n]*') do
+      local attempt, message, begun, deadline, taken, all, cost = string.match(line, OPEN)
+      open[#open + 1] = {attempt = attempt, message = message, begun = begun, deadline = deadline, taken = taken, all = all, cost = cost, line = line}
+    end
+    return open
   end
-  return value
+end
+
+local function open_line(attempt, message, begun, deadline, taken, all, cost)
+  return '\n' .. table.concat({attempt, message, begun, deadline, taken, all, cost}, '\t')
 end
 
 -- active gives the active provider's version, how it keys its limits ("account" or "mailbox"), the key of the account, its

@@ -55,7 +55,7 @@ elseif there ~= '' and there ~= here then
     local units = redis.call('HGETALL', P .. 'u:' .. key)
     for i = 1, string.sub(key, 1, 1) ~= APART and #units or 0, 2 do
       local u = unit_of(units[i + 1])
-      if #u.open > 0 then
+      if u.lines ~= '' then
         redis.call('HDEL', P .. 'u:' .. key, units[i])
         redis.call('HSET', P .. 'u:' .. APART .. key, u[TURN], units[i + 1])
         redis.call('SADD', P .. 'keys', APART .. key)

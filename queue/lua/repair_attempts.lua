@@ -9,7 +9,7 @@ local how = {generation = ARGV[2], policy = {a = ARGV[3], r = ARGV[4], s = ARGV[
   unsent_line = ARGV[8], unsent_class = ARGV[9]}
 for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
   for _, value in ipairs(redis.call('HVALS', P .. 'u:' .. key)) do
-    for _, o in ipairs(unit_of(value).open) do open[o.attempt] = true end
+    for _, o in ipairs(open_of(unit_of(value).lines)) do open[o.attempt] = true end
   end
 end
 for i = 11, #ARGV, 2 do

@@ -26,14 +26,14 @@ for _, whole in ipairs(page[2]) do
   for i = 1, #units, 2 do
     local unit, u = units[i], unit_of(units[i + 1])
     local begun = u[RUN] ~= ''
-    local dead, left = begun and not alive[u[WORKER]], {}
-    for _, o in ipairs(u.open) do
+    local dead, open, left = begun and not alive[u[WORKER]], open_of(u.lines), {}
+    for _, o in ipairs(open) do
       local r, newer
       if dead or tonumber(o.deadline) < now then r, newer = load(o.message) end
       local lost = not newer and (dead or tonumber(o.deadline) < now)
       if not lost then
         -- A record that only a newer worker can read keeps its unit until one sweeps.
-        left[#left + 1] = o
+        left[#left + 1] = o.line
       else
         -- The provider may have counted it at any time until now.
         books_stamp(key, limits, o.taken, cost_of(o.cost), now)
@@ -47,12 +47,12 @@ for _, whole in ipairs(page[2]) do
         table.insert(answer[2], told(o.message, r, give_up(o.message, r, how, now)))
       end
     end
-    if (dead or #u.open > 0) and #left == 0 then
+    if (dead or #open > 0) and #left == 0 then
       free(whole, {unit})
       flag(key)
       answer[3] = answer[3] + 1
-    elseif #left < #u.open then
-      u.open = left
+    elseif #left < #open then
+      u.lines = table.concat(left)
       redis.call('HSET', P .. 'u:' .. whole, unit, unit_text(u))
     elseif not begun and tonumber(u[SINCE]) + tonumber(ARGV[3]) < now then
       for _, v in ipairs({u[TURN], key, unit}) do answer[#answer + 1] = v end
