@@ -101,8 +101,14 @@ func (q *Queue) handOut(ctx context.Context, key string) (*handout, error) {
 	return h, nil
 }
 
+// handOutTime bounds a step of the dispatcher, which the end of the process does not cut: a unit that was given to a turn whose task
+// nobody made would stand still until the sweep finds it.
+const handOutTime = 5 * time.Second
+
 // dispatchOnce runs one step and says how long nothing is known to fall due.
 func (c *Consumer) dispatchOnce(ctx context.Context, key string) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), handOutTime)
+	defer cancel()
 	h, err := c.queue.handOut(ctx, key)
 	if err != nil {
 		return 0, err
@@ -131,8 +137,12 @@ func (c *Consumer) dispatchOnce(ctx context.Context, key string) (time.Duration,
 	return h.wait, nil
 }
 
-// runIn works off a turn in this process, without asynq. It reports whether one of hands is free for it.
+// runIn works off a turn in this process, without asynq. It reports whether one of hands is free for it; none is while the process
+// can't send.
 func (c *Consumer) runIn(hands chan struct{}, t *Turn) bool {
+	if c.settings.current() == nil {
+		return false
+	}
 	select {
 	case hands <- struct{}{}:
 	default:

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"sync"
@@ -38,10 +39,14 @@ func (s *settings) current() *using {
 	return s.now
 }
 
-// outdated says that a version is no longer the active one: no attempt begins until the active one is loaded.
+// outdated says that a version is no longer the active one: no attempt begins until the active one is loaded. nil, that none was
+// loaded, is no news.
 func (s *settings) outdated(u *using) {
+	if u == nil {
+		return
+	}
 	s.mu.Lock()
-	if u != nil && s.now == u {
+	if s.now == u {
 		s.now, s.decided = nil, make(chan struct{})
 		u.end()
 	}
@@ -75,6 +80,13 @@ func (s *settings) decide(u *using, faulty string) {
 		close(s.decided)
 		s.decided = nil
 	}
+}
+
+// fault gives why the active settings could not be loaded last; "" if they could.
+func (s *settings) fault() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.faulty
 }
 
 // await waits while settings are being loaded; false if nothing can begin.
@@ -164,8 +176,12 @@ func (c *Consumer) load(ctx context.Context, p *Provider, f *fetchers) (again ti
 		return 0, nil
 	case err != nil:
 		f.pause()
+		level := slog.LevelError
+		if s.fault() == err.Error() {
+			level = slog.LevelDebug // it has been said
+		}
 		s.decide(nil, err.Error())
-		c.log.Error("the active provider settings can't be loaded: this process sends nothing until they can", "version", p.Version, "error", err)
+		c.log.Log(ctx, level, "the active provider settings can't be loaded: this process sends nothing until they can", "version", p.Version, "error", err)
 		return followPause, nil
 	case p.Version == "":
 		f.pause()

@@ -1,7 +1,6 @@
 package queue
 
 import (
-	"context"
 	"sync"
 	"time"
 
@@ -63,9 +62,7 @@ func (c *Consumer) look(key string) {
 	if key != throttle.Provider && c.runIn(c.looking, &Turn{id: token(10), key: key}) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.stopping, 10*time.Second)
-	defer cancel()
-	if _, err := c.dispatchOnce(ctx, key); err != nil && c.stopping.Err() == nil {
+	if _, err := c.dispatchOnce(c.stopping, key); err != nil && c.stopping.Err() == nil {
 		c.log.Warn("a limit key could not be looked at; the dispatcher will", "key", key, "error", err)
 	}
 }
