@@ -148,8 +148,7 @@ func (e *estate) logins() (used, accepted, refused int) {
 
 // loggedInBy counts the mails that Postfix took after a login by a mechanism.
 func (e *estate) loggedInBy(t *testing.T, mechanism string) int {
-	line := regexp.MustCompile(`client=.*, sasl_method=` + mechanism + `, sasl_username=` + regexp.QuoteMeta(e.authority.username) + `\n`)
-	return len(line.FindAllString(e.postfix.log(t), -1))
+	return e.postfix.tookFrom(t, mechanism, e.authority.username)
 }
 
 func TestOAuthReplacesRevokedTokens(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -209,6 +210,20 @@ func (p *postfix) certify(t *testing.T) {
 	}
 	p.write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key})))
 	p.write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: config.Certificates[0].Certificate[0]})))
+}
+
+// tookFrom counts the messages that Postfix took after a login by a mechanism (a regular expression). An envelope without a message,
+// which a worker can leave behind that has sent it ahead, is none.
+func (p *postfix) tookFrom(t *testing.T, mechanism, username string) (n int) {
+	t.Helper()
+	all := p.log(t)
+	login := regexp.MustCompile(`: ([0-9A-Za-z]+): client=.*, sasl_method=(?:` + mechanism + `), sasl_username=` + regexp.QuoteMeta(username) + `\n`)
+	for _, m := range login.FindAllStringSubmatch(all, -1) {
+		if strings.Contains(all, ": "+m[1]+": message-id=") {
+			n++
+		}
+	}
+	return n
 }
 
 // log gives what the server has logged.

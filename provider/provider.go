@@ -53,8 +53,9 @@ type Sender interface {
 
 // Place is where a message stands in a line of messages that go to the provider one behind another. It is for one goroutine.
 type Place interface {
-	// Await returns when no message is ahead any more. On an error nothing may be sent.
-	Await(ctx context.Context) error
+	// Await returns when no message is ahead any more. It may ask started, if that is not nil, whether something of this one has been
+	// sent, and has more patience then. On an error nothing more may be sent.
+	Await(ctx context.Context, started func() bool) error
 	// Offer leaves something for the message ahead, and Behind gives what the one behind has left, nil for nothing.
 	Offer(v any)
 	Behind() any

@@ -12,6 +12,9 @@ import (
 // while other units have their hands free.
 const linePatience = 200 * time.Millisecond
 
+// startedPatience is how long one waits of which something has been sent already, which would be lost.
+const startedPatience = 5 * time.Second
+
 // What Attempt.Await gives if the attempt is to be handed back.
 var (
 	// ErrLineBusy: the unit's other message takes its time.
@@ -36,9 +39,10 @@ type linePlace struct {
 }
 
 // Await waits until no other attempt of the same unit is with the provider. Call it before anything is sent, and Leave when
-// the outcome is known. On an error (ErrLineBusy, ErrLineRefused, ErrSettingsChanged, or that of ctx) nothing may be sent: the
-// attempt is to be handed back.
-func (a *Attempt) Await(ctx context.Context) error {
+// the outcome is known. started, if it is not nil, says whether the attempt ahead has sent something for this one: then it waits
+// longer. On an error (ErrLineBusy, ErrLineRefused, ErrSettingsChanged, or that of ctx) nothing more may be sent: the attempt is to be
+// handed back.
+func (a *Attempt) Await(ctx context.Context, started func() bool) error {
 	if a.turn == nil {
 		return nil // the zero Attempt has the line to itself
 	}
@@ -46,7 +50,7 @@ func (a *Attempt) Await(ctx context.Context) error {
 	select {
 	case <-p.first:
 	default:
-		if err := a.wait(ctx, p); err != nil {
+		if err := a.wait(ctx, p, started); err != nil {
 			a.Leave(nil)
 			return err
 		}
@@ -60,21 +64,28 @@ func (a *Attempt) Await(ctx context.Context) error {
 }
 
 // wait returns when p is the first place.
-func (a *Attempt) wait(ctx context.Context, p *linePlace) error {
+func (a *Attempt) wait(ctx context.Context, p *linePlace, started func() bool) error {
+	begun := time.Now()
 	patience := time.NewTimer(linePatience)
 	defer patience.Stop()
-	select {
-	case <-p.first:
-		return nil
-	case <-ctx.Done():
-		if a.turn.consumer.stopping.Err() == nil && a.Context().Err() != nil {
-			a.passed = true
-			return ErrSettingsChanged
+	for {
+		select {
+		case <-p.first:
+			return nil
+		case <-ctx.Done():
+			if a.turn.consumer.stopping.Err() == nil && a.Context().Err() != nil {
+				a.passed = true
+				return ErrSettingsChanged
+			}
+			return ctx.Err()
+		case <-patience.C:
+			if started != nil && started() && time.Since(begun) < startedPatience {
+				patience.Reset(linePatience)
+				continue
+			}
+			a.turn.ends, a.passed = time.Time{}, true // the others go on without this hand
+			return ErrLineBusy
 		}
-		return ctx.Err()
-	case <-patience.C:
-		a.turn.ends, a.passed = time.Time{}, true // the others go on without this hand
-		return ErrLineBusy
 	}
 }
 

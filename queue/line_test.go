@@ -20,10 +20,10 @@ func TestWhoWaitsTooLongForTheLineIsHandedBackWithoutATrace(t *testing.T) {
 	if first == nil || second == nil {
 		t.Fatal("two hands of a unit did not both begin")
 	}
-	if err := first.Await(t.Context()); err != nil {
+	if err := first.Await(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := second.Await(t.Context()); !errors.Is(err, ErrLineBusy) {
+	if err := second.Await(t.Context(), nil); !errors.Is(err, ErrLineBusy) {
 		t.Fatalf("%v, want %v", err, ErrLineBusy)
 	}
 	if other.Next(&Settlement{Attempt: second, Verdict: Back, Class: mail.Temporary}) != nil {
@@ -37,10 +37,31 @@ func TestWhoWaitsTooLongForTheLineIsHandedBackWithoutATrace(t *testing.T) {
 	if a == nil || a.MessageID != b.IDs[1] {
 		t.Fatalf("next is %+v, want the one that was handed back", a)
 	}
-	if err := a.Await(t.Context()); err != nil {
+	if err := a.Await(t.Context(), nil); err != nil {
 		t.Errorf("nobody has the line: %v", err)
 	}
 	end(turn, delivered(a))
+}
+
+func TestWhoHasSentSomethingWaitsLonger(t *testing.T) {
+	q, _ := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	enqueueBatch(t, q, batch(mail.Report, 2))
+	turn := d.turn()
+	first, second := begin(t, turn, nil), begin(t, turn.hand(), nil)
+	if err := first.Await(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	err := second.Await(t.Context(), func() bool {
+		if asked++; asked == 3 {
+			first.Leave(nil)
+		}
+		return true
+	})
+	if err != nil || asked != 3 {
+		t.Errorf("%v, after %d times its patience", err, asked)
+	}
 }
 
 func TestALineIsInOrderAndGivesWhatIsOfferedToTheOneAhead(t *testing.T) {
@@ -53,7 +74,7 @@ func TestALineIsInOrderAndGivesWhatIsOfferedToTheOneAhead(t *testing.T) {
 		all = append(all, begin(t, hand, nil))
 	}
 	first, second, third, last := all[0], all[1], all[2], all[3]
-	if err := first.Await(t.Context()); err != nil {
+	if err := first.Await(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	second.Offer("second")
@@ -68,12 +89,12 @@ func TestALineIsInOrderAndGivesWhatIsOfferedToTheOneAhead(t *testing.T) {
 	}
 	ahead, gone := make(chan error, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
-	go func() { gone <- third.Await(ctx) }()
+	go func() { gone <- third.Await(ctx, nil) }()
 	cancel()
 	if err := <-gone; !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want that of the context", err)
 	}
-	go func() { ahead <- last.Await(t.Context()) }()
+	go func() { ahead <- last.Await(t.Context(), nil) }()
 	first.Leave(nil)
 	if err := <-ahead; err != nil {
 		t.Errorf("nobody is ahead of the last: %v", err)
@@ -82,7 +103,7 @@ func TestALineIsInOrderAndGivesWhatIsOfferedToTheOneAhead(t *testing.T) {
 		t.Error("who comes again does not stand last")
 	}
 	last.Leave(nil)
-	if err := second.Await(t.Context()); err != nil {
+	if err := second.Await(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -119,12 +140,12 @@ func TestWhoWaitsBehindARefusalIsHandedBackUntried(t *testing.T) {
 	turn := d.turn()
 	other := turn.hand()
 	first, second := begin(t, turn, nil), begin(t, other, nil)
-	if err := first.Await(t.Context()); err != nil {
+	if err := first.Await(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	refused := holding(first, "c", mail.ScopeProvider)
 	first.Leave(refused)
-	if err := second.Await(t.Context()); !errors.Is(err, ErrLineRefused) {
+	if err := second.Await(t.Context(), nil); !errors.Is(err, ErrLineRefused) {
 		t.Fatalf("%v, want %v", err, ErrLineRefused)
 	}
 	turn.Next(refused)
@@ -136,7 +157,7 @@ func TestWhoWaitsBehindARefusalIsHandedBackUntried(t *testing.T) {
 	}
 	c.advance(10 * time.Second)
 	_, a := only(t, begun(d.turns()))
-	if err := a.Await(t.Context()); err != nil {
+	if err := a.Await(t.Context(), nil); err != nil {
 		t.Errorf("after the hold: %v", err)
 	}
 	a.Leave(delivered(a))

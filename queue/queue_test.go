@@ -97,7 +97,7 @@ func consume(t *testing.T, q *Queue, version string, settle func(*Attempt) *Sett
 		Handle: func(ctx context.Context, turn *Turn) {
 			var last *Settlement
 			for a := turn.Next(nil); a != nil; a = turn.Next(last) {
-				if err := a.Await(ctx); err != nil {
+				if err := a.Await(ctx, nil); err != nil {
 					last = &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
 					continue
 				}

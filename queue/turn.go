@@ -453,7 +453,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	}
 	if own > largeBytes {
 		// Of what is large one at a time is in memory for each unit.
-		if err := a.Await(a.Context()); err != nil {
+		if err := a.Await(a.Context(), nil); err != nil {
 			return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
 		}
 	}

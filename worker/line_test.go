@@ -23,7 +23,7 @@ var _ provider.Pipeliner = (*inLine)(nil)
 
 func (s *inLine) SendInLine(ctx context.Context, d *provider.Delivery, p provider.Place) ([]mail.Outcome, error) {
 	p.Offer(d)
-	if err := p.Await(ctx); err != nil {
+	if err := p.Await(ctx, nil); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()

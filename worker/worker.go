@@ -151,8 +151,8 @@ type place struct {
 var _ provider.Place = (*place)(nil)
 
 // Await implements provider.Place.
-func (p *place) Await(ctx context.Context) error {
-	err := p.Attempt.Await(ctx)
+func (p *place) Await(ctx context.Context, started func() bool) error {
+	err := p.Attempt.Await(ctx, started)
 	p.begun = time.Now()
 	return err
 }
@@ -175,7 +175,7 @@ func (by *active) handOver(ctx context.Context, p *place, onUnknown *queue.Unkno
 		*onUnknown = queue.Resend
 		return by.send(ctx, d, p)
 	}
-	if err := p.Await(ctx); err != nil {
+	if err := p.Await(ctx, nil); err != nil {
 		return nil, err
 	}
 	outcomes, err := verifier.Verify(ctx, d)
@@ -218,7 +218,7 @@ func (by *active) handOver(ctx context.Context, p *place, onUnknown *queue.Unkno
 func (by *active) send(ctx context.Context, d *provider.Delivery, p *place) (outcomes []mail.Outcome, err error) {
 	if sender, ok := by.Sender.(provider.Pipeliner); ok {
 		outcomes, err = sender.SendInLine(ctx, d, p)
-	} else if err = p.Await(ctx); err == nil {
+	} else if err = p.Await(ctx, nil); err == nil {
 		outcomes, err = by.Sender.Send(ctx, d)
 	}
 	if err == nil && len(outcomes) != len(d.Recipients) {

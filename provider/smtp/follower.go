@@ -52,6 +52,13 @@ func (s *Sender) takeAlong(c *conn, place provider.Place) []byte {
 	return c.out
 }
 
+// started reports whether its envelope has been sent.
+func (f *follower) started() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.t.ahead
+}
+
 // pass gives c, with the envelope on it, to f when the message ahead has its reply. False: f waits no longer.
 func (f *follower) pass(c *conn) bool {
 	f.mu.Lock()

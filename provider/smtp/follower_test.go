@@ -28,14 +28,18 @@ var warm = pipelining + to("ada@example.org") + taken + "S: 250 queued\n"
 // spot is a place in a line that a test lets go on.
 type spot struct {
 	ahead   chan error // what Await returns
+	started func() bool
 	behind  *spot
 	offered any
 }
 
 var _ provider.Place = (*spot)(nil)
 
-func (p *spot) Await(context.Context) error { return <-p.ahead }
-func (p *spot) Offer(v any)                 { p.offered = v }
+func (p *spot) Await(_ context.Context, started func() bool) error {
+	p.started = started
+	return <-p.ahead
+}
+func (p *spot) Offer(v any) { p.offered = v }
 func (p *spot) Behind() any {
 	if p.behind == nil {
 		return nil
@@ -207,6 +211,9 @@ func TestWhoGivesUpBehindHarmsNobody(t *testing.T) {
 					synctest.Wait()
 				}
 				a := r.begin(t, delivery("ada@example.org"), p[0])
+				if started := p[1].started(); started != (v.when != "before") {
+					t.Errorf("its envelope was sent: %v", started)
+				}
 				if v.when == "while" {
 					p[1].ahead <- gone
 				}
@@ -359,7 +366,7 @@ func (l *line) leave() {
 	}
 }
 
-func (w *waiter) Await(context.Context) error { <-w.first; return nil }
+func (w *waiter) Await(context.Context, func() bool) error { <-w.first; return nil }
 
 func (w *waiter) Offer(v any) {
 	w.line.mu.Lock()

@@ -193,9 +193,9 @@ type alone struct{}
 
 var _ provider.Place = alone{}
 
-func (alone) Await(context.Context) error { return nil }
-func (alone) Offer(any)                   {}
-func (alone) Behind() any                 { return nil }
+func (alone) Await(context.Context, func() bool) error { return nil }
+func (alone) Offer(any)                                {}
+func (alone) Behind() any                              { return nil }
 
 // SendInLine implements provider.Pipeliner. The message is rendered before it is its turn, and before a connection is taken.
 func (s *Sender) SendInLine(ctx context.Context, d *provider.Delivery, place provider.Place) ([]mail.Outcome, error) {
@@ -213,7 +213,7 @@ func (s *Sender) SendInLine(ctx context.Context, d *provider.Delivery, place pro
 	t.takeAlong = func(c *conn) []byte { return s.takeAlong(c, place) }
 	f := &follower{sender: s, t: t}
 	place.Offer(f)
-	err := place.Await(ctx)
+	err := place.Await(ctx, f.started)
 	c := f.end()
 	if err == nil {
 		t.limit = time.Now().Add(s.timeouts.Attempt)
