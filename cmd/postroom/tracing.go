@@ -52,19 +52,16 @@ func newTracing(c config.Tracing, namespace string, log *slog.Logger) (*tracing,
 			secrets = append(secrets, value.Reveal(), value.String())
 		}
 	}
-	path := to.Path
-	if strings.Trim(path, "/") == "" {
-		path = "/v1/traces"
+	if strings.Trim(to.Path, "/") == "" {
+		to.Path = "/v1/traces"
 	}
-	options := []otlptracehttp.Option{otlptracehttp.WithEndpoint(to.Host), otlptracehttp.WithURLPath(path), otlptracehttp.WithHeaders(headers),
+	// By its URL, so that the scheme alone says whether TLS is used: OTEL_EXPORTER_OTLP_INSECURE would take it away from https.
+	options := []otlptracehttp.Option{otlptracehttp.WithEndpointURL(to.String()), otlptracehttp.WithHeaders(headers),
 		otlptracehttp.WithTimeout(exportTime), otlptracehttp.WithCompression(otlptracehttp.GzipCompression),
 		otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: time.Second, MaxInterval: 5 * time.Second, MaxElapsedTime: retryTime})}
-	if to.Scheme == "http" {
-		options = append(options, otlptracehttp.WithInsecure())
-	}
 	client, err := otlptracehttp.New(context.Background(), options...) // it does not connect
 	if err != nil {
-		return nil, fmt.Errorf("tracing: %w", err)
+		return nil, fmt.Errorf("tracing: %w: see tracing.endpoint, and OTEL_EXPORTER_OTLP_CERTIFICATE, _CLIENT_CERTIFICATE and _CLIENT_KEY of the environment, which are for https", err)
 	}
 	host, _ := os.Hostname()
 	t := &tracing{log: log}

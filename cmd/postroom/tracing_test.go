@@ -6,12 +6,15 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -376,5 +379,50 @@ func TestACollectorThatIsAwayStopsNothing(t *testing.T) {
 				t.Errorf("log: %s", log)
 			}
 		})
+	}
+}
+
+// tracing.endpoint says where spans go and whether by TLS, whatever the environment of OpenTelemetry says; the collector's CA comes from there.
+func TestTheEnvironmentOfOpenTelemetryChangesNoEndpoint(t *testing.T) {
+	var came []string
+	h := http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		scheme := "http"
+		if r.TLS != nil {
+			scheme = "https"
+		}
+		came = append(came, scheme+" "+r.URL.Path+" "+r.Header.Get("X-Key"))
+	})
+	clear, secure, other := httptest.NewServer(h), httptest.NewTLSServer(h), httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		t.Error("spans go to the endpoint of the environment")
+	}))
+	defer clear.Close()
+	defer secure.Close()
+	defer other.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: secure.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", other.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-key=of-the-environment")
+	for _, insecure := range []string{"true", "false"} {
+		t.Setenv("OTEL_EXPORTER_OTLP_INSECURE", insecure)
+		for endpoint, want := range map[string]string{secure.URL: "https /v1/traces ", clear.URL + "/": "http /v1/traces ", secure.URL + "/own/path": "https /own/path "} {
+			came = nil
+			t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", "")
+			if strings.HasPrefix(want, "https") {
+				t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", ca)
+			}
+			var log logged
+			tr, err := newTracing(config.Tracing{Endpoint: endpoint, SampleRatio: 1}, "postroom", slog.New(slog.NewTextHandler(&log, nil)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, span := tr.tracerProvider().Tracer("test").Start(t.Context(), "span")
+			span.End()
+			tr.stop(t.Context())
+			if len(came) != 1 || came[0] != want {
+				t.Errorf("with %s, %s: %q came, want %q\n%s", insecure, endpoint, came, want, &log)
+			}
+		}
 	}
 }
