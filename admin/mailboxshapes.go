@@ -51,7 +51,7 @@ type Silence struct {
 	Reason string `json:"reason" doc:"Of a hold: throttled (the provider asked to slow down), configuration (settings, or the mailbox itself, have to be put right), unreachable; of a pause its author's words."`
 	By     string `json:"by,omitempty" doc:"The name of the token that asked for a pause."`
 
-	Since    time.Time `json:"since,omitzero" doc:"When it began."`
+	Since    time.Time `json:"since,omitzero" doc:"When it began: of a hold the first refusal since which nothing has gone."`
 	Until    time.Time `json:"until" doc:"When it ends by itself."`
 	Refusals int       `json:"refusals,omitempty" doc:"How many refusals in a row led to a hold."`
 	// Trying is only of a hold.

@@ -17,7 +17,7 @@ type Provider struct {
 	ReadOnly bool   `json:"read_only" doc:"The settings stand in the configuration file of a process that runs, and can only be changed there."`
 
 	By    string    `json:"by,omitempty" doc:"The name of the token that set them; left out of a file's."`
-	Since time.Time `json:"since,omitzero" doc:"When they became the active ones."`
+	Since time.Time `json:"since,omitzero" doc:"When they became the active ones; other limits, and what is held or resumed, leave it as it is."`
 	// Settings are nil while none are active. They never have a secret; Secrets points to those that are set.
 	Settings *provider.Settings `json:"settings,omitempty" doc:"The settings, with every default filled in and without secrets. What is written back without a secret keeps the one that is set."`
 	Secrets  []string           `json:"secrets,omitempty" doc:"JSON pointers into settings, of the secrets that are set."`
@@ -30,7 +30,7 @@ type ProviderHealth struct {
 	// State is "ok", "degraded" or "faulty".
 	State   string    `json:"state" enum:"ok,degraded,faulty" doc:"ok: mail goes, as far as anybody knows. degraded: some does not. faulty: none does, and somebody has to see to it."`
 	Summary string    `json:"summary" doc:"The same as a sentence for people."`
-	Since   time.Time `json:"since,omitzero" doc:"When the fault began; left out without one."`
+	Since   time.Time `json:"since,omitzero" doc:"When the fault began: the first refusal since which nothing has gone. To resume in vain does not begin it anew. Left out without one."`
 	// Fault is the last error; nil if there is none.
 	Fault     *ProviderFault `json:"fault,omitempty" doc:"The last error, and what to do about it; left out if there is none."`
 	Mailbox   string         `json:"mailbox,omitempty" doc:"The mailbox, or the account, that the fault is about; left out if it is about all mail."`

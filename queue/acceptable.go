@@ -29,6 +29,13 @@ func (k *known) forget() {
 	k.read = time.Time{}
 }
 
+// own is the provider's own sender, in lower case, as it was last read; "" if it was not, or there is none.
+func (k *known) own() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.is.own
+}
+
 // acceptable is what a message has to fit into by itself: limits, each key's and the provider's, with how it is uploaded; and who may
 // be its sender, beside the provider's own.
 type acceptable struct {

@@ -48,7 +48,7 @@ type Silence struct {
 	Reason string
 	// By is who asked for a pause; "" of a hold.
 	By string
-	// Since is when it began: a hold with the first of the refusals in a row. Until is when it ends by itself.
+	// Since is when it began: a hold with the first refusal since which nothing has gone. Until is when it ends by itself.
 	Since, Until time.Time
 	// Trying says that a hold's time is over, and one message is tried to see whether the hold is.
 	Trying bool
@@ -327,8 +327,9 @@ func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason s
 	return until, nil
 }
 
-// Resume ends a key's pause, and its hold too, as whoever resumes has put right why it was held. It reports whether there was
-// any.
+// Resume ends a key's pause, and its hold too, as whoever resumes has put right why it was held. Should it be held again before
+// anything has gone, it is so since the hold that was resumed (but a sender of an account who is held by himself). It reports whether
+// there was any.
 func (q *Queue) Resume(ctx context.Context, key string, by Author) (bool, error) {
 	entry, err := by.entry("mailbox.resume", strings.ToLower(key), "").encode()
 	if err != nil {
@@ -349,8 +350,13 @@ func (q *Queue) Release(ctx context.Context, key string, try bool) error {
 	if try {
 		how = "try"
 	}
-	if err := q.run(ctx, "release", strings.ToLower(key), how).Err(); err != nil {
+	over, err := q.run(ctx, "release", strings.ToLower(key), how).Text()
+	if err != nil {
 		return fmt.Errorf("queue: release: %w", err)
+	}
+	if over != "" {
+		h := parseHold(over)
+		h.log(q.log, nil, "")
 	}
 	q.recent.forget()
 	return nil

@@ -152,7 +152,7 @@ func (q *Queue) DeclareProvider(ctx context.Context, p *ActiveProvider, salt, fi
 	if p != nil {
 		entry.Target = p.Kind
 	}
-	return q.setProvider(ctx, "declare", NewProviderID(), fingerprint, settings, limits, "", &entry, "")
+	return q.setProvider(ctx, "declare", NewProviderID(), fingerprint, settings, limits, nil, &entry, "")
 }
 
 // KeepDeclared says that this process's configuration file still has settings.
@@ -196,32 +196,41 @@ func (q *Queue) ActivateProvider(ctx context.Context, c ProviderChange) (version
 		settings, limits = c.Provider.fields()
 		settings = append(settings, "sealed", c.Sealed)
 	}
-	refusal := ""
-	if c.Refused != nil {
-		led := *c.Refused
-		led.Reply = "" // as of every hold
-		refusal = strings.Join([]string{strconv.FormatInt(c.Hold.Milliseconds(), 10), strconv.FormatInt(c.HoldMax.Milliseconds(), 10), c.Reason,
-			historyLine("", []int{0}, []mail.Outcome{led})[1:]}, "\t")
-	}
 	settings = append(settings, "source", string(FromAPI), "by", oneLine(c.Entry.By))
-	return q.setProvider(ctx, what, c.ID, c.Expected, settings, limits, refusal, &c.Entry, c.Former)
+	return q.setProvider(ctx, what, c.ID, c.Expected, settings, limits, &c, &c.Entry, c.Former)
 }
 
 // ResealProvider replaces the seal of the active settings and nothing else. ErrProviderDeclared, ErrProviderChanged.
 func (q *Queue) ResealProvider(ctx context.Context, p *Provider, sealed string, entry AuditEntry) error {
-	_, err := q.setProvider(ctx, "reseal", p.ID, p.Version, []any{"sealed", sealed}, nil, "", &entry, p.Sealed)
+	_, err := q.setProvider(ctx, "reseal", p.ID, p.Version, []any{"sealed", sealed}, nil, nil, &entry, p.Sealed)
 	return err
 }
 
-func (q *Queue) setProvider(ctx context.Context, what, id, expected string, settings, limits []any, refusal string, entry *AuditEntry, former string) (string, error) {
+// refusal is what provider.lua has to know of a hold from the start; "" for none.
+func (c *ProviderChange) refusal() string {
+	if c == nil || c.Refused == nil {
+		return ""
+	}
+	led := *c.Refused
+	led.Reply = "" // as of every hold
+	return strings.Join([]string{strconv.FormatInt(c.Hold.Milliseconds(), 10), strconv.FormatInt(c.HoldMax.Milliseconds(), 10), c.Reason,
+		historyLine("", []int{0}, []mail.Outcome{led})[1:]}, "\t")
+}
+
+// setProvider runs provider.lua; c is nil but when somebody sets it.
+func (q *Queue) setProvider(ctx context.Context, what, id, expected string, settings, limits []any, c *ProviderChange, entry *AuditEntry, former string) (string, error) {
 	noted, err := entry.encode()
 	if err != nil {
 		return "", err
 	}
-	args := []any{what, id, expected, declaredFor.Milliseconds(), refusal, noted, former, len(settings)}
+	args := []any{what, id, expected, declaredFor.Milliseconds(), c.refusal(), noted, former, len(settings)}
 	answer, err := q.run(ctx, "provider", append(append(args, settings...), limits...)...).StringSlice()
 	if err != nil {
 		return "", fmt.Errorf("queue: provider: %w", err)
+	}
+	if len(answer) == 3 {
+		h := parseHold(answer[2])
+		h.log(q.log, c.Refused, "")
 	}
 	q.known.forget()
 	q.recent.forget()

@@ -221,6 +221,7 @@ type nextAnswer struct {
 	whose         string        // the key to look at
 	stale         int
 	ended         []told
+	holds         []toldHold
 	trace         string // of its batch
 }
 
@@ -235,10 +236,16 @@ func (a *nextAnswer) count(last *Settlement, m *metrics) {
 	}
 }
 
-// log tells of messages that the script has ended, and of an outcome that did not decide.
+// log tells of messages that the script has ended, of holds, and of an outcome that did not decide.
 func (a *nextAnswer) log(last *Settlement, log *slog.Logger) {
 	for _, e := range a.ended {
 		e.log(log, slog.LevelInfo, string(e.state))
+	}
+	for i := range a.holds {
+		if last != nil {
+			led := last.led(last.Scope)
+			a.holds[i].log(log, &led, last.Attempt.ID)
+		}
 	}
 	if last != nil && a.settled == "late" {
 		log.LogAttrs(context.Background(), slog.LevelWarn, "an outcome came late: others had ended the attempt; what it delivered is recorded",
@@ -339,14 +346,20 @@ func (s *Settlement) refusal() string {
 	if s.Scope == mail.ScopeProvider {
 		scope = mail.ScopeProvider
 	}
+	led := s.led(scope)
+	led.Reply = "" // it can name recipients
+	return scopeLetters[scope:scope+1] + historyLine("", []int{0}, []mail.Outcome{led})
+}
+
+// led is the outcome that decided; of that scope if there is none.
+func (s *Settlement) led(scope mail.Scope) mail.Outcome {
 	led := mail.Outcome{Class: s.Class, Scope: scope}
 	for _, o := range s.Outcomes {
 		if o.Class == s.Class {
 			led = o
 		}
 	}
-	led.Reply = "" // it can name recipients
-	return scopeLetters[scope:scope+1] + historyLine("", []int{0}, []mail.Outcome{led})
+	return led
 }
 
 func parseNext(answer any) (*nextAnswer, error) {
@@ -355,7 +368,7 @@ func parseNext(answer any) (*nextAnswer, error) {
 	if n < 6 {
 		return nil, errors.New("queue: next: unexpected answer")
 	}
-	a := &nextAnswer{settled: text(values[0]), what: text(values[1]), whose: text(values[n-3]), ended: toldAll(values[n-1])}
+	a := &nextAnswer{settled: text(values[0]), what: text(values[1]), whose: text(values[n-3]), ended: toldAll(values[n-1]), holds: toldHolds(values[n-1])}
 	look, _ := values[n-4].(int64)
 	stale, _ := values[n-2].(int64)
 	a.look, a.stale = time.Duration(look)*time.Millisecond, int(stale)

@@ -37,7 +37,7 @@ func worstOf(s *queue.Settlement) *mail.Outcome {
 	return &worst
 }
 
-// line logs an attempt, always with the same keys. Never the reply: it can name recipients. It is in the message's record.
+// line logs an attempt, always with the same keys; how long a refusal silences others is the line of its hold. Never the reply: it can name recipients. It is in the message's record.
 func (w *Worker) line(by string, a *queue.Attempt, s *queue.Settlement, worst *mail.Outcome, took time.Duration, ended time.Time) {
 	level := slog.LevelInfo
 	switch s.Class {
@@ -52,7 +52,7 @@ func (w *Worker) line(by string, a *queue.Attempt, s *queue.Settlement, worst *m
 		slog.String("verdict", string(s.Verdict)), slog.Int("recipients", len(s.Outcomes)), slog.Duration("took", took))
 	if s.Class != mail.Delivered {
 		attrs = append(attrs, slog.String("enhanced", worst.Enhanced), slog.String("scope", worst.Scope.String()),
-			slog.String("step", worst.Step), slog.String("cause", string(worst.Cause)), slog.Duration("hold", s.Hold))
+			slog.String("step", worst.Step), slog.String("cause", string(worst.Cause)))
 	}
 	if s.Verdict == queue.Again {
 		attrs = append(attrs, slog.Duration("delay", s.Delay), slog.Time("until", ended.Add(s.Delay)))

@@ -4,10 +4,12 @@
 -- sends for all, of one sender, who is set aside. P.."k:"..key has of it: until, reason, since, refused (how many in a row),
 -- version (of the provider's settings that were refused), outcome (the last refusal, as in a history, without the reply), probe. When
 -- its time is over a hold is in doubt: one attempt, the probe, tells whether it is over. Field probe is that attempt, a tab, and
--- until when others wait for it. A pause has a reason too, and an author.
+-- until when others wait for it. A pause has a reason too, and an author. Of a hold that somebody resumed reason, since and version
+-- stay until something has gone: should it be refused again, nothing went since then.
 
 -- silence_of gives what holds a key back, read once in a run: hold and pause are until when (0: not), refused and reason of the
--- hold, probe and overdue.
+-- hold, probe and overdue; left, whether there is something of a hold that was resumed or is of other settings; resumed, whether of
+-- these.
 local silences = {}
 local function silence_of(key)
   if not silences[key] then
@@ -15,7 +17,10 @@ local function silence_of(key)
     local s = {hold = tonumber(h[1]) or 0, pause = tonumber(h[2]) or 0, refused = tonumber(h[3]) or 0, reason = h[4]}
     local provider = active()
     -- What was refused were other settings. Only a mailbox that was too fast was so under any.
-    if provider and h[5] ~= provider.version and (h[4] ~= 'throttled' or key == '*') then s.hold, s.refused = 0, 0 end
+    local others = provider and h[5] ~= provider.version and (h[4] ~= 'throttled' or key == '*')
+    if others then s.hold, s.refused = 0, 0 end
+    s.left = s.hold == 0 and h[4]
+    s.resumed = s.left and not others
     if h[6] and s.hold > 0 then
       local probe, overdue = string.match(h[6], '^([^\t]*)\t(.*)$')
       s.probe, s.overdue = probe, tonumber(overdue)
@@ -53,7 +58,7 @@ end
 
 -- hold silences a key after a refusal: ms, longest (each in a row is twice as long as the one before, up to that; 0: the provider
 -- gave the time), reason, outcome. A running hold is not made longer by what was refused beside it, unless the provider gave a
--- time.
+-- time. It answers what the log needs of a hold that began or became longer, nil of none: "hold", until, since, refused, reason and key.
 local function hold(key, refusal, now)
   local s, k, ms = silence_of(key), P .. 'k:' .. key, refusal.ms
   silences[key] = nil
@@ -63,12 +68,14 @@ local function hold(key, refusal, now)
     local refused = s.reason == refusal.reason and s.refused or 0
     ms = math.max(ms, math.min(ms * 2 ^ math.min(refused, 30), refusal.longest))
     redis.call('HSET', k, 'refused', refused + 1)
-    if s.hold == 0 then redis.call('HSET', k, 'since', int(now)) end
+    if s.hold == 0 and not s.resumed then redis.call('HSET', k, 'since', int(now)) end
     redis.call('HDEL', k, 'probe')
     redis.call('ZADD', P .. 'mailboxes', int(now), key)
   end
   local provider = active()
   redis.call('HSET', k, 'until', int(now + ms), 'reason', refusal.reason, 'outcome', refusal.outcome, 'version', provider and provider.version or '')
+  local h = redis.call('HMGET', k, 'until', 'since', 'refused')
+  return table.concat({'hold', h[1], h[2] or '', h[3] or '', refusal.reason, key}, '\t')
 end
 
 -- by_itself gives a sender who can be held by himself, as others send by the same account; nil if he can't.
@@ -92,10 +99,13 @@ local function go_on(scope, now)
   if redis.call('SISMEMBER', P .. 'aside', scope) == 1 then keep_aside(active(), scope, now) else flag(scope) end
 end
 
--- let_go ends a hold.
+-- let_go ends a hold. It answers what the log needs of it: as hold does, with 0 for until.
 local function let_go(scope, now)
-  redis.call('HDEL', P .. 'k:' .. scope, 'until', 'reason', 'since', 'refused', 'version', 'outcome', 'probe')
+  local k = P .. 'k:' .. scope
+  local h = redis.call('HMGET', k, 'since', 'refused', 'reason')
+  redis.call('HDEL', k, 'until', 'reason', 'since', 'refused', 'version', 'outcome', 'probe')
   go_on(scope, now)
+  return table.concat({'hold', '0', h[1] or '', h[2] or '', h[3] or '', scope}, '\t')
 end
 
 -- unprobe gives up a probe that told nothing; another is to.

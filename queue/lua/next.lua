@@ -22,7 +22,7 @@
 --   "error":   a fault, in words
 -- and at its end: ms after which the process has to look at the key again (-1: not) and the key ("*": at who waits for the
 -- provider's limits), number of stale entries that were dropped, and each message that was found cancelled, expired or failed
--- (told in records.lua).
+-- (told in records.lua), and each hold that began, became longer or is over (hold and let_go in holds.lua).
 local SHARED, FIELDS = 6, 20
 local now = now_ms()
 local deadline = int(now + tonumber(ARGV[2]))
@@ -138,13 +138,14 @@ local function stands_aside(sender)
   return any_aside() and by_itself(provider, sender) and redis.call('SISMEMBER', P .. 'aside', sender) == 1
 end
 
--- settle_holds notes what an attempt says about holds. What is refused somewhere tells that nothing wider is held any more; what
--- the provider has not seen tells nothing.
-local function settle_holds(key, attempt, refused, telling, sender)
+-- settle_holds notes what an attempt says about holds, in c.ended too. What is refused somewhere tells that nothing wider is held
+-- any more; what the provider has not seen tells nothing.
+local function settle_holds(c, attempt, refused, telling, sender)
+  local key = c.s.key
   local held = refused and reaches(key, refused.scope, refused.reason, sender)
   if refused and not held then telling = false end
   if held then
-    hold(held, refused, now)
+    c.ended[#c.ended + 1] = hold(held, refused, now)
     if held == sender and held ~= key then
       set_aside(sender, silence_of(sender).hold)
       some_aside = true
@@ -152,8 +153,11 @@ local function settle_holds(key, attempt, refused, telling, sender)
   end
   local wider = not held
   for _, scope in ipairs({sender or '', key, '*'}) do
-    if scope ~= '' and scope ~= held and silence_of(scope).probe == attempt then
-      if telling and wider then let_go(scope, now) else unprobe(scope, now) end
+    local s = scope ~= '' and scope ~= held and silence_of(scope)
+    if s and telling and wider and (s.probe == attempt or s.left and scope ~= sender) then
+      c.ended[#c.ended + 1] = let_go(scope, now)
+    elseif s and s.probe == attempt then
+      unprobe(scope, now)
     end
     wider = wider or scope == held
   end
@@ -232,7 +236,8 @@ end
 local function cost_text(c) return c.messages .. ' ' .. c.requests .. ' ' .. c.recipients .. ' ' .. int(c.upload_bytes) end
 
 -- settle_call stores what a call's last attempt came to, in the record, in the unit, in the books and in the flow.
-local function settle_call(at, s, u)
+local function settle_call(c, at, u)
+  local s = c.s
   local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest, used, refusal = unpack(ARGV, at + 7, at + 20)
   local settled, r = settle({message = message, attempt = tried, verdict = verdict, marks = marks, class = class, line = line,
     counted = counted == '1', delay = tonumber(delay), generation = generation}, now)
@@ -240,7 +245,7 @@ local function settle_call(at, s, u)
   if ms ~= '0' and settled ~= 'late' and settled ~= 'known' then
     refused = {ms = tonumber(ms), reason = reason, longest = tonumber(longest), scope = string.sub(refusal, 1, 1), outcome = string.sub(refusal, 3)}
   end
-  settle_holds(s.key, tried, refused, seen and settled ~= 'late' and settled ~= 'known', (refused or any_aside()) and r and by_itself(provider, (place(r))))
+  settle_holds(c, tried, refused, seen and settled ~= 'late' and settled ~= 'known', (refused or any_aside()) and r and by_itself(provider, (place(r))))
   local from = string.find(u.lines, '\n' .. tried .. '\t', 1, true)
   if from then
     local to = (string.find(u.lines, '\n', from + 1, true) or 0) - 1
@@ -258,16 +263,16 @@ local function settle_call(at, s, u)
 end
 
 -- settle_apart settles an attempt of a turn that is set apart, as another provider is active now. It answers false if there is none.
-local function settle_apart(at, s, turn)
-  local apart = P .. 'u:' .. APART .. s.key
+local function settle_apart(c, at, turn)
+  local apart = P .. 'u:' .. APART .. c.s.key
   local value = redis.call('HGET', apart, turn)
   if not value then return false end
   local u = unit_of(value)
-  local settled = settle_call(at, s, u)
+  local settled = settle_call(c, at, u)
   if u.lines ~= '' then
     redis.call('HSET', apart, turn, unit_text(u))
   else
-    free(APART .. s.key, {turn})
+    free(APART .. c.s.key, {turn})
   end
   return settled
 end
@@ -392,7 +397,7 @@ local function call(at)
   local u = unit_of(unit and s.value[unit])
   local mine = u[TURN] == turn and (u[RUN] == '' or u[RUN] == run)
   local c = {s = s, unit = unit, u = u, mine = mine, settled = '', stale = 0, ended = {}}
-  if ARGV[at + 7] ~= '' then c.settled = not mine and settle_apart(at, s, turn) or settle_call(at, s, mine and u or {lines = ''}) end
+  if ARGV[at + 7] ~= '' then c.settled = not mine and settle_apart(c, at, turn) or settle_call(c, at, mine and u or {lines = ''}) end
   if not mine then
     if not looks then return over(c, 'stale') end
     local look = redis.call('ZSCORE', P .. 'looks', key)

@@ -11,7 +11,7 @@
 -- lasts, 5 a hold that the settings begin with, as they were tried and refused ("": none): ms, longest, reason and outcome, by tabs,
 -- 6 entry for the audit, 7 the sealed text that has to be there already ("": whichever is), 8 fields that belong to the settings,
 -- counted with their values, then those; then fields and values of the limits ("" for none).
--- Every process is told by a message on the channel P.."provider". Answer: {"done", version}; {"changed"} (something else is active than was expected) or {"declared"}.
+-- Every process is told by a message on the channel P.."provider". Answer: {"done", version}, and what hold said if it began one; {"changed"} (something else is active than was expected) or {"declared"}.
 local what, id, expected = ARGV[1], ARGV[2], ARGV[3]
 local settings = tonumber(ARGV[8])
 local now = now_ms()
@@ -73,10 +73,11 @@ for _, sender in ipairs(redis.call('SMEMBERS', P .. 'aside')) do keep_aside(prov
 -- Units are counted over all keys only while they are bounded.
 redis.call('UNLINK', P .. 'units')
 if not provider then return {'done', ''} end
+local held
 if ARGV[5] ~= '' then
   local ms, longest, reason, outcome = string.match(ARGV[5], '^([^\t]*)\t([^\t]*)\t([^\t]*)\t(.*)$')
   -- Where it would be held if attempts had met this.
-  hold(provider.mode == 'account' and provider.key or '*', {ms = tonumber(ms), longest = tonumber(longest), reason = reason, outcome = outcome}, now)
+  held = hold(provider.mode == 'account' and provider.key or '*', {ms = tonumber(ms), longest = tonumber(longest), reason = reason, outcome = outcome}, now)
 end
 if provider.all_concurrency < math.huge then
   for _, key in ipairs(redis.call('SMEMBERS', P .. 'keys')) do
@@ -91,4 +92,4 @@ for _, kind in ipairs({'a', 'r', 's'}) do
   end
 end
 wake()
-return {'done', version}
+return {'done', version, held}
