@@ -120,7 +120,11 @@ func (k keyring) identify(authorization string) (caller, *Problem) {
 			found = c
 		}
 	}
-	if !strings.EqualFold(scheme, "Bearer") || found.role == 0 {
+	bearer := strings.EqualFold(scheme, "Bearer")
+	if bearer && found.role == 0 && strings.TrimSpace(secret) != "" {
+		return caller{}, unauthorized.problem("The token that was sent is not one of this server's: auth.tokens of its postroom.yaml has no such hash, or had none when it was started.")
+	}
+	if !bearer || found.role == 0 {
 		return caller{}, unauthorized.problem("Send the header Authorization: Bearer TOKEN, with a token whose hash is in auth.tokens of postroom.yaml.")
 	}
 	return found, nil

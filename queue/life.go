@@ -97,7 +97,10 @@ func (h *toldHold) log(log *slog.Logger, led *mail.Outcome, attempt string) {
 	}
 	attrs = append(attrs, slog.String("reason", h.reason), slog.Time("since", h.since))
 	if !h.until.IsZero() {
-		attrs = append(attrs, slog.Time("until", h.until), slog.Int("refusals", h.refusals), slog.Int("code", led.Code))
+		attrs = append(attrs, slog.Time("until", h.until), slog.Int("refusals", h.refusals))
+		if led.Code != 0 {
+			attrs = append(attrs, slog.Int("code", led.Code))
+		}
 		attrs = withText(attrs, "enhanced", led.Enhanced, "step", led.Step, "cause", string(led.Cause), "attempt_id", attempt)
 	}
 	log.LogAttrs(context.Background(), level, what, attrs...)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
 	"log"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
@@ -21,6 +24,7 @@ import (
 
 	"github.com/postroom/postroom/admin"
 	"github.com/postroom/postroom/config"
+	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -141,8 +145,8 @@ func TestMistypedCommandLinesAreUsageErrors(t *testing.T) {
 		{"pause --all", "--reason is missing"},
 		{"resume", "postroom mailbox resume ADDRESS"},
 		{"resume news@x.example", "postroom mailbox resume ADDRESS"},
-		{"batch show --url ftp://x 1", "--url: it is not of the form"},
-		{"batch show --url http://user:secret@x 1", "--url: it is not of the form"},
+		{"batch show --url ftp://x 1", "--url: it is not a URL such as"},
+		{"batch show --url http://user:secret@x 1", "--url: it is not a URL such as"},
 	} {
 		r := postroom(t, "", strings.Fields(test.line)...)
 		r.want(t, exitUsage, test.want)
@@ -309,6 +313,50 @@ func TestUnreachableServer(t *testing.T) {
 	server := httptest.NewServer(nil)
 	server.Close()
 	environment(t, server.URL)
-	postroom(t, "", "batch", "show", "1").want(t, exitTryAgain, "Is the URL right, and the server running?")
+	postroom(t, "", "batch", "show", "1").want(t, exitTryAgain, "postroom: Get ", "Is the URL right, and the server running?", "--url or POSTROOM_URL")
 	postroom(t, "", "send", "--kind", "alert", "--to", "a@x.example", "--text", "x").want(t, exitTryAgain, "repeat the command with --idempotency-key ")
+}
+
+func TestATokenThatTheServerDoesNotHaveIsCalledSo(t *testing.T) {
+	startAPI(t, nil)
+	t.Setenv("POSTROOM_TOKEN", "of-another-server")
+	postroom(t, "", "batch", "show", "1").want(t, exitFault, "is not one of this server's: auth.tokens")
+}
+
+// cuts is a writer that ends something when a text was written.
+type cuts struct {
+	bytes.Buffer
+	at  string
+	end context.CancelFunc
+}
+
+func (c *cuts) Write(p []byte) (int, error) {
+	if bytes.Contains(p, []byte(c.at)) {
+		c.end()
+	}
+	return c.Buffer.Write(p)
+}
+
+func TestTheDemoInvitesWhoeverStays(t *testing.T) {
+	for _, exit := range []bool{true, false} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		out := &cuts{at: "Ctrl-C ends the demo", end: cancel}
+		d := demo{out: out, log: slog.New(slog.DiscardHandler), subscribers: 1, kind: provider.KindSMTP}
+		if err := d.run(ctx, exit); err != nil || !strings.Contains(out.String(), "All 3 messages arrived intact") || strings.Contains(out.String(), "export POSTROOM_URL=") == exit {
+			t.Errorf("exit %v: %v\n%s", exit, err, out.String())
+		}
+		cancel()
+	}
+}
+
+func TestServeSaysWhatToDoWithoutRedis(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out := &cuts{at: "waiting for it", end: cancel}
+	client := redis.NewClient(&redis.Options{Addr: "127.0.0.1:1", MaxRetries: -1})
+	defer func() { _ = client.Close() }()
+	_, err := newServer(ctx, serverOptions{config: config.Default(), redis: client, log: slog.New(slog.NewTextHandler(out, nil)), api: true})
+	if err == nil || !strings.Contains(out.String(), "POSTROOM_REDIS_URL") {
+		t.Errorf("%v\n%s", err, out.String())
+	}
 }

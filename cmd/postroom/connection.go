@@ -83,7 +83,7 @@ func (n *connection) server() (string, error) {
 		base = defaultURL
 	}
 	if u, err := url.Parse(base); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return "", usage("%s: it is not of the form https://postroom.example.com", from) // err would repeat a password
+		return "", usage("%s: it is not a URL such as http://127.0.0.1:8080 or https://postroom.example.com", from) // err would repeat a password
 	}
 	return base, nil
 }

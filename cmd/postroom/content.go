@@ -103,10 +103,10 @@ func (f *contentFlags) addresses(m *mail.Message) error {
 			continue
 		}
 		*list.to = nil
-		for _, s := range list.given {
+		for i, s := range list.given {
 			a, err := mail.ParseAddress(s)
 			if err != nil {
-				return usage("%s: %w (one address for each %s)", list.flag, err, list.flag)
+				return usage("%s, entry %d, %s (one address for each %s)", list.flag, i+1, addressFault(err), list.flag)
 			}
 			*list.to = append(*list.to, a)
 		}
@@ -116,11 +116,14 @@ func (f *contentFlags) addresses(m *mail.Message) error {
 	}
 	from, err := mail.ParseAddress(f.from)
 	if err != nil {
-		return usage("--from: %w", err)
+		return usage("--from %s", addressFault(err))
 	}
 	m.From = from
 	return nil
 }
+
+// addressFault is what mail.ParseAddress says of an address, to stand behind whose it is.
+func addressFault(err error) string { return strings.TrimPrefix(err.Error(), "mail: the address ") }
 
 func (f *contentFlags) bodies(m *mail.Message, in *inputs) error {
 	for _, body := range []struct {

@@ -65,6 +65,18 @@ type demo struct {
 	kind        provider.Kind
 }
 
+// invite says how to try the commands, for a demo that waits for whoever looks at it.
+func (d *demo) invite(api, token string) {
+	d.say("  To try the commands in another terminal:")
+	d.say("    export POSTROOM_URL=%s POSTROOM_TOKEN=%s", api, token)
+	d.say("    postroom send --to you@example.com --kind alert --subject Hello --text 'It works.'")
+	d.say("    postroom provider show; postroom provider verify")
+	if d.kind == provider.KindMicrosoft365 {
+		d.say("    postroom mailbox explain %s", demoSender.Address)
+	}
+	d.say("")
+}
+
 func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -113,14 +125,9 @@ func (d *demo) run(ctx context.Context, exit bool) (err error) {
 	d.say("  Inbox    http://%s/", page.Addr)
 	d.say("  API      %s   (openapi.json, metrics, readyz)", api)
 	d.say("")
-	d.say("  To try the commands in another terminal:")
-	d.say("    export POSTROOM_URL=%s POSTROOM_TOKEN=%s", api, token)
-	d.say("    postroom send --to you@example.com --kind alert --subject Hello --text 'It works.'")
-	d.say("    postroom provider show; postroom provider verify")
-	if d.kind == provider.KindMicrosoft365 {
-		d.say("    postroom mailbox explain %s", demoSender.Address)
+	if !exit {
+		d.invite(api, token)
 	}
-	d.say("")
 	producer, err := admin.NewClient(api, token, http.DefaultClient)
 	if err != nil {
 		return err

@@ -105,7 +105,7 @@ func explainCause(err error) string {
 	case exitCode(err) == exitInterrupted && errors.Is(err, context.Canceled):
 		return "postroom: interrupted"
 	case exitCode(err) == exitTryAgain:
-		return "postroom: " + plain(err.Error()) + "\nIs the URL right, and the server running?"
+		return "postroom: " + plain(strings.TrimPrefix(err.Error(), "admin: ")) + "\nIs the URL right, and the server running? (--url or POSTROOM_URL says where it is.)"
 	}
 	return "postroom: " + plain(err.Error())
 }

@@ -77,7 +77,12 @@ func newSendCommand() *cobra.Command {
 		Short:   "Hand in a message, or one for each recipient of a list",
 		Long:    sendHelp,
 		Example: sendExamples,
-		Args:    arguments(),
+		Args: func(c *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage("postroom send takes no arguments: a recipient goes with --to, a message file with --eml, a list with --recipients (see postroom send --help)")
+			}
+			return nil
+		},
 		RunE: func(c *cobra.Command, _ []string) error {
 			s.out, s.words = c.OutOrStdout(), c.ErrOrStderr()
 			if err := s.check(c); err != nil {

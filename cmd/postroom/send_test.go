@@ -92,9 +92,11 @@ func TestSendRefusesFlagsThatDoNotFit(t *testing.T) {
 	for _, test := range []struct{ args, want string }{
 		{"", "--kind is needed"},
 		{"--kind|spam", "--kind: "},
-		{"--kind|alert|--to|ada", "--to: "},
+		{"--kind|alert|--to|a@x.example|--to|ada", "--to, entry 2, is not an address such as ada@example.com"},
 		{"--kind|alert|--to|a@x.example, b@x.example", "one address for each --to"},
-		{"--kind|alert|--from|x", "--from: "},
+		{"--kind|alert|--from|x", "--from is not an address such as ada@example.com"},
+		{"report.eml|--kind|alert", "a message file with --eml"},
+		{"--kind|alert|--url|127.0.0.1:8080", "--url: it is not a URL such as http://127.0.0.1:8080"},
 		{"--kind|alert|--text|-|--html|-", "--html: standard input goes to --text already"},
 		{"--kind|alert|--eml|-|--text|-", "standard input goes to"},
 		{"--kind|alert|--inline|logo.png", "--inline: write it as CID=FILE"},

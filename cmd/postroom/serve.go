@@ -163,7 +163,7 @@ func newServer(ctx context.Context, o serverOptions) (*server, error) {
 		if err == nil || ctx.Err() != nil || time.Now().After(deadline) {
 			break
 		}
-		o.log.Warn("Redis does not answer yet; waiting for it", "error", err)
+		o.log.Warn("Redis does not answer yet; waiting for it", "error", err, "remedy", "start it, or say by redis.url (POSTROOM_REDIS_URL) where it is")
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Second):

@@ -58,7 +58,7 @@ A producer hands mail in and asks what became of it; an operator also cancels an
 			if _, err := fmt.Fprintln(c.OutOrStdout(), token); err != nil {
 				return err
 			}
-			fmt.Fprintf(c.ErrOrStderr(), "This is the only time that the token is shown. Add to the server's postroom.yaml:\n\n"+
+			fmt.Fprintf(c.ErrOrStderr(), "This is the only time that the token is shown; whoever uses it has it in POSTROOM_TOKEN. Add to the server's postroom.yaml, and start the server again:\n\n"+
 				"auth:\n  tokens:\n    - name: %s\n      role: %s\n      sha256: %s\n%s", quotedName(name), role, hex.EncodeToString(sum[:]), bounds)
 			return nil
 		},
