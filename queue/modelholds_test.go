@@ -22,6 +22,7 @@ const attemptTime = 5 * time.Minute
 type hush struct {
 	version string // of the active provider's settings
 	holds   map[string]*held
+	resumed map[string]held // holds that were resumed, since when nothing has gone
 	pauses  map[string]int64
 	aside   map[string]bool // senders of the account who are held, or were held and are paused, by themselves
 }
@@ -29,13 +30,14 @@ type hush struct {
 // held is a hold that nothing has ended yet.
 type held struct {
 	until, refused  int64
+	since           int64 // the first refusal since which nothing has gone
 	reason, version string
 	probe           string // the attempt that tells whether it is over; "" for none
 	overdue         int64  // until when others wait for it
 }
 
 func newHush() *hush {
-	return &hush{holds: map[string]*held{}, pauses: map[string]int64{}, aside: map[string]bool{}}
+	return &hush{holds: map[string]*held{}, resumed: map[string]held{}, pauses: map[string]int64{}, aside: map[string]bool{}}
 }
 
 // changed notes that a provider's settings became the active ones. What was refused were others; but a mailbox that was too fast was
@@ -133,6 +135,9 @@ func (h *hush) settled(s *Settlement, p ActiveProvider, key, sender, version str
 	tells := s.Outcomes != nil && !s.Unused && (s.Hold == 0) == (refused == "")
 	wider := refused == ""
 	for _, scope := range []string{sender, key, Everything} {
+		if tells && wider && scope != refused {
+			delete(h.resumed, scope)
+		}
 		if of := h.holds[scope]; scope != refused && of != nil && of.probe == s.Attempt.ID {
 			if tells && wider {
 				delete(h.holds, scope)
@@ -148,7 +153,10 @@ func (h *hush) settled(s *Settlement, p ActiveProvider, key, sender, version str
 func (h *hush) refuse(scope string, s *Settlement, version string, now int64) {
 	of := h.holds[scope]
 	if of == nil {
-		of = &held{}
+		of = &held{since: now}
+		if before, ok := h.resumed[scope]; ok && before.version == h.version {
+			of.since = before.since
+		}
 		h.holds[scope] = of
 	}
 	silence := s.Hold.Milliseconds()
@@ -195,9 +203,9 @@ func (m *model) checkHolds(rt *rapid.T, b *books) {
 		}
 		want := cmp.Or(m.hush.holds[scope], &held{})
 		if !m.hush.tried(scope, now) {
-			want = &held{until: want.until, refused: want.refused}
+			want = &held{until: want.until, refused: want.refused, since: want.since}
 		}
-		if until != want.until || until > 0 && int64(atoi(k("refused"))) != want.refused || probe != want.probe {
+		if until != want.until || until > 0 && (int64(atoi(k("refused"))) != want.refused || int64(atoi(k("since"))) != want.since) || probe != want.probe {
 			rt.Fatalf("%q is held until %d (%s times), its probe %q; want %+v\n%s", scope, until, k("refused"), probe, want, m.dump())
 		}
 		if m.hush.aside[scope] && !b.aside[scope] && (m.hush.holds[scope] != nil || m.hush.pauses[scope] > now) {
@@ -262,6 +270,12 @@ func (m *model) operator(rt *rapid.T) {
 	_, err := m.queue.Resume(context.Background(), scope, Author{Name: "ada"})
 	m.must(rt, err)
 	delete(m.hush.pauses, scope)
+	if of := m.hush.holds[scope]; of != nil {
+		m.hush.resumed[scope] = *of
+	}
+	if bySelf(m.rate.active, scope) {
+		delete(m.hush.resumed, scope)
+	}
 	delete(m.hush.holds, scope)
 	delete(m.hush.aside, scope)
 }

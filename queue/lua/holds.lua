@@ -9,7 +9,7 @@
 
 -- silence_of gives what holds a key back, read once in a run: hold and pause are until when (0: not), refused and reason of the
 -- hold, probe and overdue; left, whether there is something of a hold that was resumed or is of other settings; resumed, whether of
--- these.
+-- one of these settings.
 local silences = {}
 local function silence_of(key)
   if not silences[key] then
@@ -20,7 +20,7 @@ local function silence_of(key)
     local others = provider and h[5] ~= provider.version and (h[4] ~= 'throttled' or key == '*')
     if others then s.hold, s.refused = 0, 0 end
     s.left = s.hold == 0 and h[4]
-    s.resumed = s.left and not others
+    s.resumed = s.left and provider and h[5] == provider.version
     if h[6] and s.hold > 0 then
       local probe, overdue = string.match(h[6], '^([^\t]*)\t(.*)$')
       s.probe, s.overdue = probe, tonumber(overdue)

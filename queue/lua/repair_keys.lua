@@ -25,7 +25,7 @@ end
 
 local function kept(key)
   local k = redis.call('HMGET', P .. 'k:' .. key, 'flow', 'until', 'pause', 'reason', 'version')
-  if (k[1] or k[2] or k[3]) and not redis.call('ZSCORE', P .. 'mailboxes', key) then
+  if (k[1] or k[2] or k[3] or k[4]) and not redis.call('ZSCORE', P .. 'mailboxes', key) then
     local last = tonumber(k[1] and split(k[1], ' ')[6]) or 0
     redis.call('ZADD', P .. 'mailboxes', int(last > 0 and last or now), key)
     mended = mended + 1
