@@ -83,6 +83,16 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 	return s
 }
 
+// doubted gives the outcome of a recipient who, if in doubt, may have the message by an earlier attempt: only what is known not to be sent
+// fails for its size, when limits have shrunk.
+func doubted(o mail.Outcome, inDoubt bool) mail.Outcome {
+	if inDoubt && o.Step == provider.StepLimit {
+		o.Class, o.Cause = mail.Unknown, ""
+		o.Reply = "an earlier attempt may have sent it, and it is not sent again: " + o.Reply
+	}
+	return o
+}
+
 // crowded reports whether some recipients are put off only because no more are taken at once, by the server (RFC 5321, section
 // 4.5.3.1.10) or by recipients_per_message, and somebody else was decided about. They can have it now, and as each attempt leaves fewer
 // pending, this ends.

@@ -12,7 +12,7 @@ import (
 )
 
 // verifier is a sender that can tell what became of earlier attempts: by a letter for each recipient, d delivered, t not sent,
-// u nobody knows. Send comes to the letters of sent.
+// u nobody knows. Send comes to the letters of sent; l is too large by now.
 type verifier struct {
 	known, sent string
 	asked       int
@@ -22,6 +22,11 @@ type verifier struct {
 func lettered(letters string) []mail.Outcome {
 	var outcomes []mail.Outcome
 	for _, l := range letters {
+		if l == 'l' {
+			o, _ := provider.Bounds{Bytes: 1}.Exceeded(2)
+			outcomes = append(outcomes, o)
+			continue
+		}
 		outcomes = append(outcomes, outcome(map[rune]mail.Class{'d': mail.Delivered, 't': mail.Temporary, 'h': mail.Throttled, 'u': mail.Unknown}[l], o1))
 	}
 	return outcomes
@@ -71,6 +76,10 @@ func TestDoubtfulMailIsVerifiedBeforeItIsSentAgain(t *testing.T) {
 		"of other settings, to be held":       {true, true, queue.Hold, "tt", "", nil, "failed unknown uu"},
 		"of other settings, to be sent again": {true, true, queue.Resend, "tt", "dd", []string{a, b}, "delivered delivered dd"},
 		"it can't be asked now":               {true, false, queue.Resend, "hh", "", nil, "back throttled tt"},
+		"nobody knows, and too large by now":  {true, false, queue.Resend, "uu", "ll", []string{a, b}, "retry unknown uu"},
+		"not sent, and too large by now":      {true, false, queue.Hold, "tt", "ll", []string{a, b}, "failed permanent pp"},
+		"one has it, and too large by now":    {true, false, queue.Resend, "du", "l", []string{b}, "retry unknown du"},
+		"not doubtful, and too large by now":  {false, false, queue.Resend, "", "ll", []string{a, b}, "failed permanent pp"},
 		"not sent, then unknown, to be held":  {true, false, queue.Hold, "tt", "uu", []string{a, b}, "retry unknown uu"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -87,5 +96,28 @@ func TestDoubtfulMailIsVerifiedBeforeItIsSentAgain(t *testing.T) {
 				t.Errorf("%s, offered to %v, asked %d times; want %s, offered to %v", got, v.offered, v.asked, test.want, test.offered)
 			}
 		})
+	}
+}
+
+// TestWhatMayHaveBeenSentDoesNotFailForItsSize is about a provider that can't tell.
+func TestWhatMayHaveBeenSentDoesNotFailForItsSize(t *testing.T) {
+	for name, test := range map[string]struct {
+		doubtful bool
+		policy   queue.UnknownPolicy
+		want     string
+	}{
+		"known not to be sent":        {false, queue.Resend, "failed permanent"},
+		"doubtful":                    {true, queue.Resend, "retry unknown"},
+		"doubtful, and out of a hold": {true, queue.Hold, "failed unknown"},
+	} {
+		w := New(Options{OnUnknown: map[mail.Kind]queue.UnknownPolicy{mail.Report: test.policy}})
+		w.use(&active{Active: Active{Provider: "smtp", Sender: sender(func(context.Context, *provider.Delivery) ([]mail.Outcome, error) {
+			return lettered("l"), nil
+		})}})
+		m := &mail.Outgoing{From: own, To: []mail.Address{{Address: "ada@example.net"}}}
+		s := w.attempt(t.Context(), &queue.Attempt{Kind: mail.Report, Message: m, Offered: []int{0}, Doubtful: test.doubtful, Now: first, First: first})
+		if got := fmt.Sprint(s.Verdict, " ", s.Class); got != test.want || !s.Unused {
+			t.Errorf("%s: %s, unused: %v; want %s", name, got, s.Unused, test.want)
+		}
 	}
 }

@@ -169,7 +169,11 @@ func (by *active) handOver(ctx context.Context, p *place, onUnknown *queue.Unkno
 	}
 	verifier, verifies := by.Sender.(provider.Verifier)
 	if !verifies {
-		return by.send(ctx, d, p)
+		outcomes, err := by.send(ctx, d, p)
+		for i := range outcomes {
+			outcomes[i] = doubted(outcomes[i], a.Doubtful)
+		}
+		return outcomes, err
 	}
 	if !a.Doubtful {
 		*onUnknown = queue.Resend
@@ -209,7 +213,7 @@ func (by *active) handOver(ctx context.Context, p *place, onUnknown *queue.Unkno
 		return nil, err
 	}
 	for n, i := range left {
-		outcomes[i] = sent[n]
+		outcomes[i] = doubted(sent[n], outcomes[i].Class == mail.Unknown)
 	}
 	return outcomes, nil
 }

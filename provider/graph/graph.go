@@ -105,7 +105,13 @@ func (s *Sender) token(ctx context.Context) (string, error) {
 func (s *Sender) Send(ctx context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
 	a := s.begin(ctx, d)
 	if o, exceeded := d.Bounds.Exceeded(encodedSize(d.Message)); exceeded {
-		_ = a.abandon(a.kept.id, nil) // limits have shrunk since
+		// Limits have shrunk since. A draft that was ready may have been sent: only of what was not is its size to be judged.
+		if a.kept.state == ready || a.kept.state == lost {
+			if asked, err := s.Verify(ctx, d); err != nil || asked[0].Cause != mail.NotSent {
+				return asked, err
+			}
+		}
+		_ = a.abandon(a.kept.id, nil)
 		return provider.All(len(d.Recipients), o), nil
 	}
 	outcomes := provider.All(len(d.Recipients), d.Bounds.PutOff(stepSend))

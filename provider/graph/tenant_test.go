@@ -304,6 +304,58 @@ func TestADraftIsForThoseWhoWereOffered(t *testing.T) {
 	}
 }
 
+// TestWhatMayHaveBeenSentIsAskedAboutBeforeItFailsForItsSize has a limit shrink below the size of a message of which an earlier attempt
+// kept a draft that was ready, for one of two recipients. As long as nobody knows about that one the other stays pending: what is
+// kept goes by how many are.
+func TestWhatMayHaveBeenSentIsAskedAboutBeforeItFailsForItsSize(t *testing.T) {
+	on := []graphtest.Operation{graphtest.SendDraft}
+	sent := graphtest.Mishap{On: on, At: graphtest.Accepted, Answer: &graphtest.Answer{Status: http.StatusGatewayTimeout}}
+	refused := graphtest.Mishap{On: on, At: graphtest.Arrived, Answer: &graphtest.Answer{Status: http.StatusTooManyRequests}}
+	notToTell := graphtest.Mishap{On: []graphtest.Operation{graphtest.GetMessage}, At: graphtest.Arrived, Answer: &graphtest.Answer{Status: http.StatusTooManyRequests}}
+	for name, v := range map[string]struct {
+		mishaps        []graphtest.Mishap
+		delay          time.Duration // until what was sent shows
+		want           string
+		sent, keptThen bool
+	}{
+		"it was sent":                     {[]graphtest.Mishap{sent}, 0, "delivered temporary", true, true},
+		"it was not sent":                 {[]graphtest.Mishap{refused}, 0, "permanent permanent", false, false},
+		"it does not show yet":            {[]graphtest.Mishap{sent}, time.Hour, "unknown temporary", true, true},
+		"the provider can't be asked":     {[]graphtest.Mishap{sent, notToTell}, 0, "throttled temporary", true, true},
+		"not sent, and it can't be asked": {[]graphtest.Mishap{refused, notToTell}, 0, "throttled temporary", false, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := open(t, graphtest.Options{SentDelay: v.delay}, func(s *provider.Settings) { s.Microsoft365.VerifySends = true })
+			for _, mishap := range v.mishaps {
+				o.tenant.Provoke(mishap)
+			}
+			m := message()
+			d := o.delivery(m)
+			d.Bounds.Recipients = 1
+			if _, err := o.Send(t.Context(), d); err != nil {
+				t.Fatal(err)
+			}
+			before := o.kept
+			d = o.delivery(m)
+			d.Bounds = provider.Bounds{Recipients: 1, Bytes: 10}
+			out, err := o.Send(t.Context(), d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := out[0].Class.String() + " " + out[1].Class.String(); got != v.want || out[1].Class == mail.Permanent && out[1].Cause != mail.LimitTooSmall {
+				t.Errorf("%+v, want %s", out, v.want)
+			}
+			if (o.kept == before) != v.keptThen || o.tenant.Received() != map[bool]int{true: 1}[v.sent] {
+				t.Errorf("kept %q, before %q; sent %d times", o.kept, before, o.tenant.Received())
+			}
+			if n := o.tenant.Drafts(reports); n > 0 && v.want == "permanent permanent" {
+				t.Errorf("%d drafts are left", n)
+			}
+		})
+	}
+}
+
 // TestWhatShowsAsADraftForLongIsNotSentTwice has Exchange move what it has sent later than Verify waits.
 func TestWhatShowsAsADraftForLongIsNotSentTwice(t *testing.T) {
 	for name, asDraft := range map[string]bool{"shown as a draft": true, "not shown": false} {
