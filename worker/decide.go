@@ -33,6 +33,7 @@ type policy struct {
 // What silences the mailbox comes first, because it is true of every pending recipient and does not count; then what
 // nobody knows, then what can be tried again; what was refused for good decides only when nothing else is left.
 func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settlement {
+	outcomes = entire(outcomes)
 	s := &queue.Settlement{Attempt: a, Outcomes: outcomes, Verdict: queue.Done, Class: mail.Delivered, Counted: true}
 	var worst *mail.Outcome
 	for i := range outcomes {
@@ -81,6 +82,27 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 		s.Verdict, s.Class, s.Counted, s.Delay = queue.GiveUp, mail.Unknown, true, 0
 	}
 	return s
+}
+
+// entire gives those who were put off for want of room the outcome that is true of the message whoever it is for: it could not be rendered,
+// or was refused for good before the provider knew of a recipient, as too large for SIZE or at MAIL. To offer it to them would be to repeat
+// the very command that was refused, which RFC 5321, section 4.2.1, asks not to do. From RCPT on the recipients are part of what was
+// asked: a refusal at DATA or after the final dot (section 4.2.5) speaks of the whole transaction and can be due to one of them, as can that of
+// Graph, which has them in the same request. So the others are tried.
+func entire(outcomes []mail.Outcome) []mail.Outcome {
+	at := slices.IndexFunc(outcomes, func(o mail.Outcome) bool {
+		return o.Class == mail.Permanent && o.Scope == mail.ScopeMessage && (o.Step == "render" || o.Step == "mail")
+	})
+	if at < 0 {
+		return outcomes
+	}
+	all := slices.Clone(outcomes)
+	for i := range all {
+		if noRoom(&all[i]) {
+			all[i] = outcomes[at]
+		}
+	}
+	return all
 }
 
 // doubted gives the outcome of a recipient who, if in doubt, may have the message by an earlier attempt: only what is known not to be sent

@@ -3,10 +3,12 @@ package worker
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -102,6 +104,42 @@ func TestMixturesOfRecipients(t *testing.T) {
 		s := decide(&queue.Attempt{Now: first, First: first, Counted: 1}, test.outcomes, p)
 		if got := summary(s); got != test.want {
 			t.Errorf("%s:\n%s, want\n%s", test.name, got, test.want)
+		}
+	}
+}
+
+// TestWhatIsTrueOfTheWholeMessageIsTrueOfThoseNotOfferedYet puts a third recipient off for want of room. What was refused without the server
+// knowing the recipients it would refuse again; what it refused knowing them can have been because of them.
+func TestWhatIsTrueOfTheWholeMessageIsTrueOfThoseNotOfferedYet(t *testing.T) {
+	refusedAt := func(step string, cause mail.Cause) mail.Outcome {
+		return mail.Outcome{Class: mail.Permanent, Scope: mail.ScopeMessage, Cause: cause, Step: step}
+	}
+	later := refusedAt("mail", "")
+	later.Class = mail.Temporary
+	for _, test := range []struct {
+		name  string
+		o     mail.Outcome
+		whole bool
+	}{
+		{"larger than SIZE, or refused at MAIL", refusedAt("mail", mail.TooLarge), true},
+		{"not to be rendered", refusedAt("render", ""), true},
+		{"refused at DATA", refusedAt("data", ""), false},
+		{"refused after the final dot", refusedAt("body", ""), false},
+		{"too large, after the final dot", refusedAt("body", mail.TooLarge), false},
+		{"refused by Graph", refusedAt("send", mail.TooLarge), false},
+		{"the address of one", mail.Outcome{Class: mail.Permanent, Scope: mail.ScopeRecipient, Step: "rcpt"}, false},
+		{"refused at MAIL for now", later, false},
+	} {
+		gone := mail.Outcome{Class: mail.Permanent, Scope: mail.ScopeRecipient, Step: "rcpt", Code: 550}
+		putOff := provider.Bounds{Recipients: 2}.PutOff("rcpt")
+		given := []mail.Outcome{gone, test.o, putOff}
+		s := decide(&queue.Attempt{Now: first}, given, one())
+		want := []mail.Outcome{gone, test.o, putOff}
+		if test.whole {
+			want[2] = test.o
+		}
+		if !slices.Equal(s.Outcomes, want) || (s.Verdict == queue.GiveUp) != test.whole {
+			t.Errorf("%s: %s, %+v", test.name, s.Verdict, s.Outcomes)
 		}
 	}
 }
