@@ -72,6 +72,9 @@ const (
 	markPending   = 'p'
 	markDelivered = 'd'
 	markRefused   = 'x'
+	// markHeld: nobody knows whether the recipient has it, and it is not offered to him again by itself. In the failed store he is
+	// pending.
+	markHeld = 'u'
 )
 
 // item is what a message has of its own; a message of a batch has no Cc and Bcc of its own.
@@ -158,14 +161,17 @@ func (r *record) item() (*item, error) {
 	return it, nil
 }
 
-// doubtful gives when the first attempt began of which nobody knows what became; zero if there is none.
-func (r *record) doubtful() time.Time {
+// doubtful gives when the first attempt began of which nobody knows what became for one of the recipients; zero if there is none.
+func (r *record) doubtful(recipients []int) time.Time {
 	if !strings.Contains(r.history, ";u;") {
 		return time.Time{}
 	}
 	for _, a := range parseHistory(r.history, time.Time{}) {
-		if slices.ContainsFunc(a.Outcomes, func(o OutcomeReport) bool { return o.Class == mail.Unknown.String() }) {
-			return a.Begun
+		for _, o := range a.Outcomes {
+			of := func(recipient int) bool { return slices.Contains(o.Recipients, recipient) }
+			if o.Class == mail.Unknown.String() && (len(o.Recipients) == 0 || slices.ContainsFunc(recipients, of)) {
+				return a.Begun
+			}
 		}
 	}
 	return time.Time{}

@@ -58,7 +58,7 @@ type Attempt struct {
 	Kept string
 	// Retried says that there was an earlier attempt.
 	Retried bool
-	// Doubtful says that nobody knows whether an earlier attempt handed the message over. A provider that can tell is to be asked
+	// Doubtful says that nobody knows whether an earlier attempt handed the message over to one of Offered. A provider that can tell is to be asked
 	// before it is sent again.
 	Doubtful bool
 	// Former says that a doubtful attempt was for other settings than the active ones: that their provider knows nothing of it tells
@@ -96,6 +96,9 @@ func (a *Attempt) Context() context.Context {
 // Refused reports whether an earlier attempt was refused for good by a recipient.
 func (a *Attempt) Refused() bool { return strings.IndexByte(a.marks, markRefused) >= 0 }
 
+// Held reports whether there are recipients to whom it is not offered again, as they may have it (Settlement.Held).
+func (a *Attempt) Held() bool { return strings.IndexByte(a.marks, markHeld) >= 0 }
+
 // Verdict is what is to be done with a message after an attempt.
 type Verdict string
 
@@ -119,6 +122,9 @@ type Settlement struct {
 	Outcomes []mail.Outcome
 	// Class is the attempt's: that of the outcome which decided the verdict.
 	Class mail.Class
+	// Held says that those whose outcome is unknown are not offered the message again by itself, also if others are. When nobody else is
+	// pending it goes to the failed store, where they are pending: whoever requeues it offers it to them.
+	Held bool
 	// Counted says that the attempt counts towards giving up.
 	Counted bool
 	// Delay is how long until it is due again (Again).
@@ -310,6 +316,10 @@ func (s *Settlement) args(worker string) []any {
 			marks[a.Offered[i]] = markDelivered
 		case mail.Permanent:
 			marks[a.Offered[i]] = markRefused
+		case mail.Unknown:
+			if s.Held {
+				marks[a.Offered[i]] = markHeld
+			}
 		}
 	}
 	if a.lease != nil {
@@ -451,9 +461,6 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	}
 	a.twice = t.consumer.options.OnUnknown[a.Kind] == Hold
 	a.Version = a.using.version
-	if begun := r.doubtful(); !begun.IsZero() {
-		a.Doubtful, a.Former = true, !begun.After(a.using.since)
-	}
 	a.Retried = r.history != ""
 	it, err := r.item()
 	if err != nil {
@@ -502,6 +509,9 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 		a.marks = strings.Repeat(string(markPending), n)
 	}
 	a.Offered = pending(a.marks)
+	if begun := r.doubtful(a.Offered); !begun.IsZero() {
+		a.Doubtful, a.Former = true, !begun.After(a.using.since)
+	}
 	return a, nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/queue/queuetest"
+	"github.com/postroom/postroom/throttle"
 )
 
 // metric gives the value of a counter of q with these label values, in the order of the labels' names.
@@ -139,6 +140,96 @@ func TestEachAttemptOffersOnlyWhoIsPending(t *testing.T) {
 		}
 		noContentIsLeft(t, q)
 	})
+}
+
+// TestWhoIsHeldIsPendingInTheFailedStore has an attempt of which nobody knows who of the first two has the message, while the others were not
+// offered it; then these come to different ends.
+func TestWhoIsHeldIsPendingInTheFailedStore(t *testing.T) {
+	for name, v := range map[string]struct {
+		then   func(*Queue, *clock, *desk)
+		states string
+		note   string // of the last attempt
+	}{
+		"the others get it": {func(_ *Queue, _ *clock, d *desk) {
+			turn := d.turn()
+			a := turn.Next(nil)
+			if !slices.Equal(a.Offered, []int{2, 3}) || !a.Held() || a.Doubtful {
+				d.t.Errorf("offered to %v, held: %v, doubtful: %v", a.Offered, a.Held(), a.Doubtful)
+			}
+			if err := a.Keep("a draft for two"); err != nil {
+				d.t.Error(err)
+			}
+			turn.Next(delivered(a))
+		}, "ppdd", "delivered"},
+		"one is refused": {func(_ *Queue, _ *clock, d *desk) {
+			turn := d.turn()
+			turn.Next(outcomes(turn.Next(nil), Done, "dx"))
+		}, "ppdx", "permanent"},
+		"their worker dies": {func(_ *Queue, _ *clock, d *desk) {
+			if err := d.turn().Next(nil).Fence(); err != nil {
+				d.t.Error(err)
+			}
+			d.dies()
+			d.renew()
+			d.sweepAll()
+		}, "pppp", "unknown"},
+		"their time is over": {func(_ *Queue, c *clock, d *desk) {
+			c.advance(time.Hour)
+			d.turn().Next(nil)
+		}, "pppp", "temporary"},
+		"it takes more of a limit than that allows": {func(q *Queue, _ *clock, d *desk) {
+			d.assume(choose(d.t, q, ActiveProvider{Concurrency: 1, Limits: limit(throttle.Recipients, 1)}))
+			d.turn().Next(nil)
+		}, "pppp", "permanent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q, c := onClock(t)
+			d := sitDown(t, q, activate(t, q, 1), func(o *ConsumerOptions) { o.OnUnknown = map[mail.Kind]UnknownPolicy{mail.Report: Hold} })
+			many := batch(mail.Report, 1)
+			many.Message.ExpiresAt = c.now.Add(time.Hour)
+			many.Recipients[0].To = to(mail.Report, "ada@example.net", "bob@example.net", "cy@example.net", "dan@example.net").To
+			b := enqueueBatch(t, q, many)
+			id := b.IDs[0]
+			turn := d.turn()
+			a := turn.Next(nil)
+			if err := a.Fence(); err != nil {
+				t.Fatal(err)
+			}
+			s := outcomes(a, Back, "uutt")
+			s.Held, s.Class, s.Counted = true, mail.Unknown, true
+			end(turn, s)
+			if s := status(t, q, id); s.State != Queued || states(s) != "pppp" || s.Attempts != 1 {
+				t.Fatalf("between: %s, %s", s.State, states(s))
+			}
+			v.then(q, c, d)
+			last := status(t, q, id)
+			if h := last.History[len(last.History)-1].Outcomes; last.State != Failed || states(last) != v.states || h[len(h)-1].Class != v.note {
+				t.Errorf("end: %s, %s, %+v", last.State, states(last), last.History)
+			}
+			counts, err := q.Counts(t.Context())
+			if err != nil || counts.FailedByClass[mail.Unknown] != 1 || counts.Failed[mail.Report] != 1 || counts.Open[mail.Report] != 0 {
+				t.Errorf("%+v, %v", counts, err)
+			}
+			if s, err := q.Batch(t.Context(), b.ID); err != nil || s.Failed != 1 || s.Open != 0 || s.Delivered != 0 {
+				t.Errorf("%+v, %v", s, err)
+			}
+			booksAreClean(t, q)
+			if sum := runAll(t, q.Requeue, FailedFilter{Classes: []mail.Class{mail.Unknown}}, SelectionOptions{}); sum.Done != 1 {
+				t.Fatalf("%+v", sum)
+			}
+			d.assume(activate(t, q, 1))
+			a = d.turn().Next(nil)
+			var pending []int
+			for i := range v.states {
+				if v.states[i] != 'd' {
+					pending = append(pending, i)
+				}
+			}
+			if a == nil || !slices.Equal(a.Offered, pending) || a.Held() || !a.Doubtful || a.Kept != "" {
+				t.Errorf("requeued: %+v", a)
+			}
+		})
+	}
 }
 
 func TestLateOutcomeOfAnOlderAttemptAddsWhatItDelivered(t *testing.T) {

@@ -31,38 +31,49 @@ type policy struct {
 // decide says what is to be done after an attempt: one verdict, from one outcome for each recipient that was offered.
 //
 // What silences the mailbox comes first, because it is true of every pending recipient and does not count; then what
-// nobody knows, then what can be tried again; what was refused for good decides only when nothing else is left.
+// nobody knows, then what can be tried again; what was refused for good decides only when nothing else is left. Where the policy is to hold,
+// those of whom nobody knows are set apart while others can still get it, and what becomes of these is decided without them.
 func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settlement {
 	outcomes = entire(outcomes)
 	s := &queue.Settlement{Attempt: a, Outcomes: outcomes, Verdict: queue.Done, Class: mail.Delivered, Counted: true}
-	var worst *mail.Outcome
-	for i := range outcomes {
-		o := &outcomes[i]
-		if worst == nil || rank(o) > rank(worst) || rank(o) == rank(worst) && o.RetryAfter > worst.RetryAfter {
+	hold := p.onUnknown == queue.Hold && slices.ContainsFunc(outcomes, unknown)
+	// A provider that was asked goes by what it kept of one attempt, and can only be asked again as long as nothing else of the message goes.
+	asked := slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Cause == mail.NotSent })
+	s.Held = hold && !asked && slices.ContainsFunc(outcomes, goesOn)
+	rest := outcomes
+	if s.Held {
+		rest = slices.DeleteFunc(slices.Clone(outcomes), unknown)
+	}
+	worst := &mail.Outcome{Class: mail.Delivered}
+	for i := range rest {
+		o := &rest[i]
+		if rank(o) > rank(worst) || rank(o) == rank(worst) && o.RetryAfter > worst.RetryAfter {
 			worst = o
 		}
 	}
 	s.Class = worst.Class
 	s.Unused = !slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Step != "render" && o.Step != provider.StepLimit })
-	// Whoever may have it already is not offered it again, if that is the policy, whatever befell the others.
-	held := p.onUnknown == queue.Hold && slices.ContainsFunc(outcomes, func(o mail.Outcome) bool { return o.Class == mail.Unknown })
 	switch {
+	case hold && !s.Held:
+		s.Verdict, s.Class = queue.GiveUp, mail.Unknown
 	case worst.Class == mail.Delivered || worst.Class == mail.Permanent:
 		if worst.Class == mail.Permanent || a.Refused() {
 			s.Verdict, s.Class = queue.GiveUp, mail.Permanent
 		}
+		if a.Held() {
+			s.Verdict = queue.GiveUp
+		}
 	case reason(worst) != "":
 		h := holds[reason(worst)]
 		s.Verdict, s.Counted, s.Reason, s.Scope, s.Hold, s.HoldMax = queue.Back, false, reason(worst), worst.Scope, h.first, h.longest
-		s.Unused = s.Reason == "unreachable"
+		s.Unused = s.Reason == "unreachable" && !s.Held
 		if worst.RetryAfter > 0 {
 			s.Hold, s.HoldMax = min(worst.RetryAfter, longestRetryAfter), 0
 		}
-	case held:
-	case crowded(outcomes):
+	case crowded(rest, s.Held):
 		// The others can have it at once. If the server has put off somebody itself the attempt counts, so that the next one begins
 		// further on, and he is not asked again and again meanwhile.
-		if slices.ContainsFunc(outcomes, deferred) {
+		if slices.ContainsFunc(rest, deferred) {
 			s.Verdict = queue.Again
 		} else {
 			s.Verdict, s.Counted = queue.Back, false
@@ -78,8 +89,8 @@ func decide(a *queue.Attempt, outcomes []mail.Outcome, p policy) *queue.Settleme
 			s.Verdict = queue.GiveUp
 		}
 	}
-	if held {
-		s.Verdict, s.Class, s.Counted, s.Delay = queue.GiveUp, mail.Unknown, true, 0
+	if s.Held || s.Verdict == queue.GiveUp && a.Held() {
+		s.Class, s.Counted = mail.Unknown, true
 	}
 	return s
 }
@@ -118,8 +129,8 @@ func doubted(o mail.Outcome, inDoubt bool) mail.Outcome {
 // crowded reports whether some recipients are put off only because no more are taken at once, by the server (RFC 5321, section
 // 4.5.3.1.10) or by recipients_per_message, and somebody else was decided about. They can have it now, and as each attempt leaves fewer
 // pending, this ends.
-func crowded(outcomes []mail.Outcome) bool {
-	decided, left := false, false
+func crowded(outcomes []mail.Outcome, decided bool) bool {
+	left := false
 	for i := range outcomes {
 		switch o := &outcomes[i]; {
 		case o.Class == mail.Delivered, o.Class == mail.Permanent:
@@ -141,6 +152,14 @@ func noRoom(o *mail.Outcome) bool {
 // deferred reports whether the server wants this one recipient to be offered later.
 func deferred(o mail.Outcome) bool {
 	return o.Class == mail.Temporary && o.Scope == mail.ScopeRecipient && !noRoom(&o)
+}
+
+// unknown reports whether nobody knows whether a recipient has it.
+func unknown(o mail.Outcome) bool { return o.Class == mail.Unknown }
+
+// goesOn reports whether a recipient is known not to have it, and can still get it.
+func goesOn(o mail.Outcome) bool {
+	return o.Class != mail.Delivered && o.Class != mail.Permanent && o.Class != mail.Unknown
 }
 
 // reason says why an outcome silences the limit key; "" if it does not.

@@ -65,6 +65,7 @@ func TestMixturesOfRecipients(t *testing.T) {
 	crowd := mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeRecipient, Cause: mail.TooManyRecipients, Step: "rcpt", Code: 452, Enhanced: "4.5.3"}
 	asked := h
 	asked.RetryAfter = 90 * time.Second
+	unsent := mail.Outcome{Class: mail.Temporary, Cause: mail.NotSent, Step: "verify"}
 	hold := func(p *policy) { p.onUnknown = queue.Hold }
 	late := func(p *policy) { p.now = first.Add(time.Hour) }
 	nearly := func(p *policy) { p.now = first.Add(59*time.Minute + 30*time.Second) }
@@ -79,9 +80,16 @@ func TestMixturesOfRecipients(t *testing.T) {
 		{"one deferred", []mail.Outcome{d, tmp}, nil, "retry temporary counted=true delay=1m0s hold=0s..0s "},
 		{"deferred beside refused", []mail.Outcome{x, tmp, d}, nil, "retry temporary counted=true delay=1m0s hold=0s..0s "},
 		{"unknown beside deferred", []mail.Outcome{tmp, u}, nil, "retry unknown counted=true delay=1m0s hold=0s..0s "},
-		{"unknown is held", []mail.Outcome{tmp, u}, hold, "failed unknown counted=true delay=0s hold=0s..0s "},
+		{"unknown is held", []mail.Outcome{u, u}, hold, "failed unknown counted=true delay=0s hold=0s..0s "},
+		{"unknown is held beside those who are done", []mail.Outcome{d, u, x}, hold, "failed unknown counted=true delay=0s hold=0s..0s "},
+		{"unknown is held, and one deferred", []mail.Outcome{tmp, u}, hold, "retry unknown counted=true delay=1m0s hold=0s..0s "},
+		{"unknown is held, and one deferred too late", []mail.Outcome{tmp, u}, func(p *policy) { hold(p); late(p) }, "failed unknown counted=true delay=0s hold=0s..0s "},
+		{"unknown is held, and there was no room for others", []mail.Outcome{u, x, u, crowd}, hold, "back unknown counted=true delay=0s hold=0s..0s "},
+		{"unknown is held, one deferred, and no room for others", []mail.Outcome{u, tmp, crowd}, hold, "retry unknown counted=true delay=0s hold=0s..0s "},
+		{"nobody can be asked about one draft for another", []mail.Outcome{u, unsent}, hold, "failed unknown counted=true delay=0s hold=0s..0s "},
+		{"unknown to be sent again, and no room for others", []mail.Outcome{u, crowd}, nil, "retry unknown counted=true delay=1m0s hold=0s..0s "},
 		{"holding concerns the unknown only", []mail.Outcome{tmp, d}, hold, "retry temporary counted=true delay=1m0s hold=0s..0s "},
-		{"throttled beside unknown that would be held", []mail.Outcome{u, h}, hold, "failed unknown counted=true delay=0s hold=15s..15m0s throttled"},
+		{"throttled beside unknown that would be held", []mail.Outcome{u, h}, hold, "back unknown counted=true delay=0s hold=15s..15m0s throttled"},
 		{"more recipients than the server takes at once", []mail.Outcome{d, crowd, crowd}, nil, "back temporary counted=false delay=0s hold=0s..0s "},
 		{"more than it takes, and one it refuses", []mail.Outcome{x, crowd}, nil, "back temporary counted=false delay=0s hold=0s..0s "},
 		{"more than it takes, and one it wants later", []mail.Outcome{d, tmp, crowd}, nil, "retry temporary counted=true delay=0s hold=0s..0s "},
@@ -131,14 +139,15 @@ func TestWhatIsTrueOfTheWholeMessageIsTrueOfThoseNotOfferedYet(t *testing.T) {
 		{"refused at MAIL for now", later, false},
 	} {
 		gone := mail.Outcome{Class: mail.Permanent, Scope: mail.ScopeRecipient, Step: "rcpt", Code: 550}
+		deferred := mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeRecipient, Step: "rcpt", Code: 450}
 		putOff := provider.Bounds{Recipients: 2}.PutOff("rcpt")
-		given := []mail.Outcome{gone, test.o, putOff}
+		given := []mail.Outcome{gone, test.o, putOff, deferred}
 		s := decide(&queue.Attempt{Now: first}, given, one())
-		want := []mail.Outcome{gone, test.o, putOff}
+		want := slices.Clone(given)
 		if test.whole {
 			want[2] = test.o
 		}
-		if !slices.Equal(s.Outcomes, want) || (s.Verdict == queue.GiveUp) != test.whole {
+		if !slices.Equal(s.Outcomes, want) {
 			t.Errorf("%s: %s, %+v", test.name, s.Verdict, s.Outcomes)
 		}
 	}

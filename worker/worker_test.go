@@ -321,6 +321,69 @@ func TestOnlyPendingRecipientsAreOffered(t *testing.T) {
 	}
 }
 
+// TestWhatIsHeldIsNotOfferedAgainAndTheOthersGetIt has four recipients, two at a time: of the first two nobody knows, then one of the others is
+// put off by the server and comes alone.
+func TestWhatIsHeldIsNotOfferedAgainAndTheOthersGetIt(t *testing.T) {
+	q, _ := newQueue(t)
+	addresses := []string{"ada@example.net", "bob@example.net", "cy@example.net", "dan@example.net", "eve@example.net"}
+	id := enqueue(t, q, letterTo(addresses...))
+	var mu sync.Mutex
+	var offered []string
+	registry := prometheus.NewRegistry()
+	w := New(Options{Registerer: registry, Schedules: map[mail.Kind]Schedule{mail.Report: {Delays: []time.Duration{time.Millisecond}, GiveUp: time.Hour}},
+		OnUnknown: map[mail.Kind]queue.UnknownPolicy{mail.Report: queue.Hold},
+		Load: with(func(_ context.Context, d *provider.Delivery) ([]mail.Outcome, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			bounds := provider.Bounds{Recipients: 2}
+			outcomes := provider.All(len(d.Recipients), bounds.PutOff("rcpt"))
+			words := ""
+			for i, r := range d.Recipients[:bounds.Offers(len(d.Recipients))] {
+				words += r.Address[:1]
+				outcomes[i] = mail.Outcome{Class: mail.Delivered, Step: "body"}
+				switch {
+				case len(d.Recipients) == 5:
+					outcomes[i].Class = mail.Unknown
+				case r.Address[0] == 'd' && len(offered) == 1:
+					outcomes[i] = mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeRecipient, Step: "rcpt", Code: 450}
+				}
+			}
+			offered = append(offered, words)
+			return outcomes, d.Fence()
+		})})
+	stop := start(t, q, 1, w)
+	s := eventually(t, q, id, queue.Failed, 3)
+	check := func(s *queue.MessageStatus, states string) {
+		t.Helper()
+		got := ""
+		for _, r := range s.Recipients {
+			got += r.State[:1]
+		}
+		if got != states {
+			t.Errorf("%s, want %s", got, states)
+		}
+	}
+	check(s, "ppddd")
+	if got := strings.Join(offered, " "); got != "ab cd de" {
+		t.Errorf("offered %s", got)
+	}
+	counts, err := q.Counts(t.Context())
+	if err != nil || counts.Failed[mail.Report] != 1 || counts.FailedByClass[mail.Unknown] != 1 || counts.Open[mail.Report] != 0 {
+		t.Errorf("%+v, %v", counts, err)
+	}
+	if n := gather(t, registry, "postroom_attempts_total", "smtp", "unknown").GetCounter().GetValue(); n != 2 {
+		t.Errorf("%v attempts are counted as unknown, want the first and the last", n)
+	}
+	if step, err := q.Requeue(t.Context(), queue.FailedFilter{IDs: []string{id}}, queue.SelectionOptions{}); err != nil || step.Done != 1 {
+		t.Fatalf("%+v, %v", step, err)
+	}
+	check(eventually(t, q, id, queue.Delivered, 0), "ddddd")
+	stop()
+	if got := strings.Join(offered, " "); got != "ab cd de ab" {
+		t.Errorf("requeued, offered %s", got)
+	}
+}
+
 // gather gives the metric of a family that has all these label values.
 func gather(t *testing.T, r *prometheus.Registry, name string, values ...string) *dto.Metric {
 	t.Helper()

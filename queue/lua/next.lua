@@ -338,7 +338,13 @@ local function offer(c, entry, place, attempt, senders, first)
   end
   local b = r.head[BATCH] ~= '' and batch_of(r)
   local over_by = b and b[4] and CANCELLED or expired(r, b) and EXPIRED
-  if over_by then
+  if over_by == EXPIRED and held(r.head) then
+    -- Somebody has to hear of those who may have it.
+    note(r, int(now) .. '\t0\t\t;t;m;;expired;;;;Its time was over before the others were offered it.')
+    fail(id, r, now)
+    c.ended[#c.ended + 1] = told(id, r, FAILED, b and b[7])
+    return nil
+  elseif over_by then
     finish(id, r, over_by, now)
     c.ended[#c.ended + 1] = told(id, r, over_by, b and b[7])
     return nil

@@ -257,9 +257,14 @@ local function finish(id, r, state, now)
   remember('m:' .. id)
 end
 
--- fail moves an open record into the failed store: whole, with its share of the content.
+-- held says whether there are recipients to whom a message is not offered again by itself, as they may have it.
+local function held(h) return string.find(h[MARKS], 'u', 1, true) end
+
+-- fail moves an open record into the failed store: whole, with its share of the content. Whoever was held is pending there; what the
+-- sender keeps is not about him.
 local function fail(id, r, now)
   local h = r.head
+  if held(h) then h[MARKS], h[CLASS], h[KEPT] = string.gsub(h[MARKS], 'u', 'p'), 'unknown', '' end
   h[STATE], h[WHEN], h[GENERATION] = FAILED, int(now), ''
   store(id, r)
   redis.call('ZADD', P .. 'failed', int(now), id)
@@ -373,7 +378,7 @@ local function merge(marks, known)
 end
 
 -- settle stores what an attempt came to. o has: message, attempt, verdict ("delivered", "failed", "retry", "back"), marks
--- (a letter for each recipient: d delivered, x refused for good, p pending), class, line (for the history; '' leaves no trace), counted,
+-- (a letter for each recipient: d delivered, x refused for good, u held as it may have it, p pending), class, line (for the history; '' leaves no trace), counted,
 -- delay (ms, of a retry), generation. It answers the state that the record is in then ("delivered", "failed", "queued");
 -- "late" if a newer attempt has begun, or the message has ended, meanwhile (what this one delivered is recorded all the
 -- same); "known" if it was settled before; and the record.
