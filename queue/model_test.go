@@ -130,7 +130,7 @@ type model struct {
 	inBatch  map[string]string   // the batch of each message that has one
 	batches  []string            // every batch that was accepted
 	given    map[string][]bool   // recipients of each message that a settled attempt delivered to
-	refused  map[string][]bool   // and those who refused it for good since it was last requeued
+	refused  map[string][]bool   // and those who refused it for good, or are held, since it was last requeued
 	deleted  map[string]bool     // messages that somebody deleted
 	turnsOut []*Turn             // handed out, without an attempt
 	open     map[*Turn]*Attempt  // attempts under way
@@ -336,12 +336,13 @@ func (m *model) outcome(rt *rapid.T, a *Attempt) *Settlement {
 	if refused {
 		verdict = Back
 	}
-	letters := map[Verdict][]string{Done: {"d"}, GiveUp: {"d", "x"}, Again: {"d", "x", "t"}, Back: {"h", "d", "x"}}[verdict]
+	letters := map[Verdict][]string{Done: {"d"}, GiveUp: {"d", "x"}, Again: {"d", "x", "t", "u"}, Back: {"h", "d", "x"}}[verdict]
 	var all strings.Builder
 	for range a.Offered {
 		all.WriteString(rapid.SampledFrom(letters).Draw(rt, "outcome"))
 	}
 	s := outcomes(a, verdict, all.String())
+	s.Held = strings.Contains(all.String(), "u")
 	s.Class = map[Verdict]mail.Class{Done: mail.Delivered, GiveUp: mail.Permanent, Again: mail.Temporary, Back: mail.Throttled}[verdict]
 	switch {
 	case verdict == Again:

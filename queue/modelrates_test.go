@@ -206,7 +206,7 @@ func (m *model) nextAll(rt *rapid.T, turns []*Turn, last []*Settlement) {
 			continue // somebody else decides, and whom it delivered to is all that counts
 		}
 		for i, o := range s.Outcomes {
-			if o.Class == mail.Permanent {
+			if o.Class == mail.Permanent || s.Held && o.Class == mail.Unknown {
 				m.refused[s.Attempt.MessageID][s.Attempt.Offered[i]] = true
 			}
 		}
