@@ -10,7 +10,7 @@ import (
 // nextFields is the number of fields of one call in next.lua; nextWorker and nextAttempt are where among them the worker is, and the new
 // attempt's id.
 const (
-	nextFields  = 20
+	nextFields  = 21
 	nextWorker  = 4
 	nextAttempt = 5
 )

@@ -68,5 +68,6 @@ func (a *Attempt) mark() error {
 	case marked == 0:
 		return ErrTaken
 	}
+	c.underway.marked(a.ID, a.MessageID)
 	return nil
 }

@@ -29,7 +29,7 @@ type settledOnce struct {
 // old master had taken: for the new one the attempt is still under way, and its unit out, until the attempt's deadline.
 type underway struct {
 	mu     sync.Mutex
-	open   map[string]bool
+	open   map[string]string // the message, if it is past its point of no return and its record was marked so
 	recent map[string]settledOnce
 	order  []string // of recent, oldest first
 	bytes  int      // of recent
@@ -50,9 +50,16 @@ func (w *underway) begin(attempt string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open == nil {
-		w.open = make(map[string]bool)
+		w.open = make(map[string]string)
 	}
-	w.open[attempt] = true
+	w.open[attempt] = ""
+}
+
+// marked notes that an attempt's record has been marked a second time.
+func (w *underway) marked(attempt, message string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open[attempt] = message
 }
 
 // drop forgets an attempt that did not begin.
@@ -87,17 +94,18 @@ func (w *underway) settled(s settledOnce) {
 	}
 }
 
-// find tells whether an attempt is open here, and else how it was settled, if that is still known.
-func (w *underway) find(attempt string) (open bool, s *settledOnce) {
+// find tells whether an attempt is open here, and of which message if that was marked a second time; else how it was settled, if that is
+// still known.
+func (w *underway) find(attempt string) (open bool, marked string, s *settledOnce) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.open[attempt] {
-		return true, nil
+	if marked, open = w.open[attempt]; open {
+		return true, marked, nil
 	}
 	if found, ok := w.recent[attempt]; ok {
-		return false, &found
+		return false, "", &found
 	}
-	return false, nil
+	return false, "", nil
 }
 
 // settleLost settles again what Redis takes for under way here and is not. It looks three times in each SweepInterval, and five times as
@@ -134,8 +142,13 @@ func (c *Consumer) settleLostOnce(ctx context.Context, age time.Duration) error 
 			return err
 		}
 		for v := values[1:]; len(v) >= 4; v = v[4:] {
-			open, s := c.underway.find(v[0])
+			open, marked, s := c.underway.find(v[0])
 			switch {
+			case marked != "":
+				// A fail-over can have lost the mark, too.
+				if err := c.queue.run(ctx, "mark", marked, v[0]).Err(); err != nil {
+					return err
+				}
 			case open:
 			case s != nil:
 				args := slices.Clone(s.args)

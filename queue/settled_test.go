@@ -95,6 +95,100 @@ func TestASettlementThatAFailOverLostIsMadeAgain(t *testing.T) {
 	}
 }
 
+// TestAFailOverThatLostABeginTakesItsOutcomeAllTheSame has Redis run back to before an attempt began that has passed its fence. As long as nobody
+// else has begun the message what is known of it counts.
+func TestAFailOverThatLostABeginTakesItsOutcomeAllTheSame(t *testing.T) {
+	for name, v := range map[string]struct {
+		letter   string
+		verdict  Verdict
+		another  bool // begins it first
+		state    State
+		attempts int
+	}{
+		"delivered":                     {"d", Done, false, Delivered, 1},
+		"unknown, and held":             {"u", GiveUp, false, Failed, 1},
+		"put off":                       {"t", Again, false, Queued, 1},
+		"handed back":                   {"t", Back, false, Queued, 0},
+		"unknown, and begun by another": {"u", GiveUp, true, Sending, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q, d, before := beforeAFailOver(t)
+			id := enqueue(t, q, message(mail.Report, "ada@example.net"))
+			lost := before()
+			turn := d.turn()
+			a := turn.Next(nil)
+			if err := a.Fence(); err != nil {
+				t.Fatal(err)
+			}
+			lost()
+			if v.another {
+				d.turn().Next(nil)
+			}
+			came := outcomes(a, v.verdict, v.letter)
+			came.Delay = time.Hour
+			for range 2 { // a repetition changes nothing
+				turn.settleOnly(came)
+				if s := status(t, q, id); s.State != v.state || s.Attempts != v.attempts || !v.another && len(s.History) != 1 {
+					t.Errorf("%+v", s)
+				}
+			}
+			if v.state == Delivered {
+				noContentIsLeft(t, q)
+			}
+		})
+	}
+}
+
+// TestAFailOverThatLostAMarkDoesNotHaveHeldMailSentAgain has Redis run back to before the second mark of an attempt whose message then went
+// out: that its record is not marked tells nothing as long as its process lives.
+func TestAFailOverThatLostAMarkDoesNotHaveHeldMailSentAgain(t *testing.T) {
+	for name, open := range map[string]bool{"which is still under way": true, "which the process has forgotten": false} {
+		t.Run(name, func(t *testing.T) {
+			q, d, before := beforeAFailOver(t)
+			id := enqueue(t, q, message(mail.Report, "ada@example.net"))
+			turn := d.turn()
+			a := turn.Next(nil)
+			lost := before()
+			if err := a.Fence(); err != nil {
+				t.Fatal(err)
+			}
+			if !open {
+				end(turn, delivered(a))
+				d.underway.recent = nil
+			}
+			lost()
+			if err := d.settleLostOnce(t.Context(), 0); err != nil {
+				t.Fatal(err)
+			}
+			if open {
+				d.dies()
+				d.renew()
+			}
+			d.sweepAll()
+			if s := status(t, q, id); s.State != Failed || s.History[0].Outcomes[0].Class != "unknown" {
+				t.Errorf("%+v", s)
+			}
+		})
+	}
+}
+
+// beforeAFailOver gives a queue of which reports are held. before remembers what Redis has, and lost has it run back to that.
+func beforeAFailOver(t *testing.T) (q *Queue, d *desk, before func() (lost func())) {
+	t.Helper()
+	client := queuetest.Start(t).Client
+	q = open(t, client)
+	d = sitDown(t, q, activate(t, q, 2), func(o *ConsumerOptions) { o.OnUnknown = map[mail.Kind]UnknownPolicy{mail.Report: Hold} })
+	return q, d, func() func() {
+		kept := keep(t, client)
+		return func() {
+			for _, k := range keep(t, client) {
+				client.Del(t.Context(), k.Key)
+			}
+			restore(t, client, kept)
+		}
+	}
+}
+
 // TestWhatIsRememberedIsBounded settles more than a process remembers, by number and by bytes.
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	for name, v := range map[string]struct {
@@ -110,7 +204,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 			w.settled(settledOnce{attempt: strconv.Itoa(i), args: []any{1, v.line}})
 		}
 		for i := range v.n {
-			if open, s := w.find(strconv.Itoa(i)); open || (s != nil) != (i >= v.n-v.kept) {
+			if open, _, s := w.find(strconv.Itoa(i)); open || (s != nil) != (i >= v.n-v.kept) {
 				t.Errorf("%s: %d is open: %v, remembered: %v", name, i, open, s != nil)
 			}
 		}

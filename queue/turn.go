@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,6 +74,7 @@ type Attempt struct {
 	Now, Since time.Time
 
 	marks    string
+	began    string // when, by Redis's clock, and of which generation of its record; "" if that could not be read
 	turn     *Turn
 	using    *using
 	place    *linePlace // in the line; nil if it has none
@@ -266,7 +268,7 @@ func (t *Turn) call(last *Settlement, l *lease, u *using, attempt string) (*next
 	if last != nil {
 		args = append(args, last.args(l.worker)...)
 	} else {
-		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "", "", "")
+		args = append(args, "", "", "", "", "", "", "", "", "", "", "", "", "", "", "")
 	}
 	if attempt != "" {
 		c.underway.begin(attempt)
@@ -344,7 +346,7 @@ func (s *Settlement) args(worker string) []any {
 		line = ""
 	}
 	return []any{a.MessageID, a.ID, string(s.Verdict), string(marks), s.Class.String(), line,
-		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds(), used, s.refusal()}
+		counted, s.Delay.Milliseconds(), token(6), s.Hold.Milliseconds(), s.Reason, s.HoldMax.Milliseconds(), used, s.refusal(), a.began}
 }
 
 // refusal is how far a hold reaches, and what led to it, as next.lua takes them.
@@ -453,7 +455,7 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	if err != nil {
 		return nil, broken(err)
 	}
-	a.marks = r.head[headMarks]
+	a.marks, a.began = r.head[headMarks], strconv.FormatInt(a.Now.UnixMilli(), 10)+" "+r.head[headGeneration]
 	a.Kind, a.Counted, a.First = kindOf[r.head[headKind]], r.attempts(), unixMilli(r.head[headFirst])
 	a.Kept, a.Batch, a.Bounds = r.head[headKept], r.head[headBatch], answer.bounds
 	if producer := cmp.Or(answer.trace, r.head[headTrace]); producer != "" {

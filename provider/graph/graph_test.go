@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -218,13 +219,16 @@ func TestAMessageThatIsLargerThanItMayBeIsNotOffered(t *testing.T) {
 		"just right":                       {4004, "", "POST /sendMail", mail.Delivered},
 		"no limit":                         {-1, "", "POST /sendMail", mail.Delivered},
 		"too large":                        {4003, "", "", mail.Permanent},
-		"too large by now":                 {4003, "ready AAMk/1= 1 2", "DELETE /messages/AAMk%2F1=", mail.Permanent},
+		"too large by now":                 {4003, "ready AAMk/1= 1 2", "GET /messages/AAMk%2F1=?$select=isDraft, DELETE /messages/AAMk%2F1=", mail.Permanent},
 		"too large by now, and half-built": {4003, "building AAMk/1= 1 2", "DELETE /messages/AAMk%2F1=", mail.Permanent},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, nil, func(n int, c call) reply {
-				if c.what == "POST /sendMail" {
+				switch {
+				case c.what == "POST /sendMail":
 					return accepts(n, c)
+				case strings.HasPrefix(c.what, "GET /messages/"):
+					return reply{status: http.StatusOK, body: created}
 				}
 				return drafts(n, c)
 			})
@@ -234,8 +238,9 @@ func TestAMessageThatIsLargerThanItMayBeIsNotOffered(t *testing.T) {
 				d.Bounds.Recipients = 1 // nobody is put off whose message can't go
 			}
 			out := r.deliver(d)
-			if r.seen() != v.want || d.Kept != "" {
-				t.Errorf("%s, want %s; kept %q", r.seen(), v.want, d.Kept)
+			seen := strings.Join(slices.Compact(strings.Split(r.seen(), ", ")), ", ") // it is asked more than once
+			if seen != v.want || d.Kept != "" {
+				t.Errorf("%s, want %s; kept %q", seen, v.want, d.Kept)
 			}
 			for _, o := range out {
 				if o.Class != v.class || v.class == mail.Permanent && (o.Cause != mail.LimitTooSmall || o.Scope != mail.ScopeMessage || o.Step != provider.StepLimit ||

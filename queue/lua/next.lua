@@ -3,13 +3,14 @@
 -- harms no other.
 --
 -- ARGV: 1 version of the worker's provider settings, 2 ms until an attempt's deadline, 3 and 4 weights of reports and of
--- subscriptions, 5 records.delivered_max, 6 kinds whose records are marked a second time (letters); then for each call 20
+-- subscriptions, 5 records.delivered_max, 6 kinds whose records are marked a second time (letters); then for each call 21
 -- fields: 1 limit key, 2 unit ("": whichever is not out, for a
 -- turn that nobody gave out), 3 turn, 4 run (one call of the turn's handler), 5 worker, 6 id for the new attempt ("" ends
 -- the turn), and what there is to settle: 7 message ("" for none), 8 attempt, 9 verdict, 10 marks, 11 class, 12 line,
 -- 13 counted ("1"), 14 delay, 15 generation, 16 ms of a hold ("0": none), 17 its reason, 18 ms of the longest hold, if each in a
 -- row is to be twice as long as the one before, 19 what was used of the limits ("": what was taken), 20 how far the hold reaches
--- ("b": the mailbox, "p": the provider), a tab, and the outcome that led to it, as in a history.
+-- ("b": the mailbox, "p": the provider), a tab, and the outcome that led to it, as in a history, 21 when the attempt began, a space, and
+-- of which generation ("": not known).
 --
 -- Answer, for each call: {settled ("", "delivered", "failed", "queued", "late", "known"), what, ...}, where what is
 --   "attempt": message, record (as it was before), now, owner of the content, chunks, bytes, content (if it is a message's
@@ -23,7 +24,7 @@
 -- and at its end: ms after which the process has to look at the key again (-1: not) and the key ("*": at who waits for the
 -- provider's limits), number of stale entries that were dropped, and each message that was found cancelled, expired or failed
 -- (told in records.lua), and each hold that began, became longer or is over (hold and let_go in holds.lua).
-local SHARED, FIELDS = 6, 20
+local SHARED, FIELDS = 6, 21
 local now = now_ms()
 local deadline = int(now + tonumber(ARGV[2]))
 local provider = active()
@@ -238,9 +239,9 @@ local function cost_text(c) return c.messages .. ' ' .. c.requests .. ' ' .. c.r
 -- settle_call stores what a call's last attempt came to, in the record, in the unit, in the books and in the flow.
 local function settle_call(c, at, u)
   local s = c.s
-  local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest, used, refusal = unpack(ARGV, at + 7, at + 20)
+  local message, tried, verdict, marks, class, line, counted, delay, generation, ms, reason, longest, used, refusal, began = unpack(ARGV, at + 7, at + 21)
   local settled, r = settle({message = message, attempt = tried, verdict = verdict, marks = marks, class = class, line = line,
-    counted = counted == '1', delay = tonumber(delay), generation = generation}, now)
+    counted = counted == '1', delay = tonumber(delay), generation = generation, began = began}, now)
   local seen, refused = used ~= UNSEEN, nil
   if ms ~= '0' and settled ~= 'late' and settled ~= 'known' then
     refused = {ms = tonumber(ms), reason = reason, longest = tonumber(longest), scope = string.sub(refusal, 1, 1), outcome = string.sub(refusal, 3)}

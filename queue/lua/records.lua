@@ -379,7 +379,7 @@ end
 
 -- settle stores what an attempt came to. o has: message, attempt, verdict ("delivered", "failed", "retry", "back"), marks
 -- (a letter for each recipient: d delivered, x refused for good, u held as it may have it, p pending), class, line (for the history; '' leaves no trace), counted,
--- delay (ms, of a retry), generation. It answers the state that the record is in then ("delivered", "failed", "queued");
+-- delay (ms, of a retry), generation, began (ms and the generation then). It answers the state that the record is in then ("delivered", "failed", "queued");
 -- "late" if a newer attempt has begun, or the message has ended, meanwhile (what this one delivered is recorded all the
 -- same); "known" if it was settled before; and the record.
 local function settle(o, now)
@@ -388,6 +388,11 @@ local function settle(o, now)
   local h = r.head
   local open = h[STATE] == QUEUED or h[STATE] == SENDING or h[STATE] == FAILED
   if not open then return 'late', r end
+  local began, former = string.match(o.began, '^(%d+) (.*)$')
+  if h[ATTEMPT] ~= o.attempt and h[STATE] == QUEUED and h[GENERATION] == former then
+    -- Nobody has begun or ended it since: a fail-over has lost that this attempt began.
+    h[STATE], h[ATTEMPT], h[BEGUN] = SENDING, o.attempt, began
+  end
   if h[ATTEMPT] ~= o.attempt then
     local known = h[MARKS] ~= '' and h[MARKS] or string.rep('p', #o.marks)
     local marks = merge(known, o.marks)
