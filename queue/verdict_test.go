@@ -232,6 +232,25 @@ func TestWhoIsHeldIsPendingInTheFailedStore(t *testing.T) {
 	}
 }
 
+// TestWhatMayHaveBeenSentFailsAsUnknownForALimit has a limit shrink below what a message takes that was tried once.
+func TestWhatMayHaveBeenSentFailsAsUnknownForALimit(t *testing.T) {
+	for letter, want := range map[string]mail.Class{"u": mail.Unknown, "t": mail.Permanent} {
+		q, _ := onClock(t)
+		d := sitDown(t, q, activate(t, q, 1), nil)
+		id := enqueue(t, q, to(mail.Report, "ada@example.net", "bob@example.net"))
+		turn := d.turn()
+		end(turn, outcomes(turn.Next(nil), Again, letter+letter))
+		d.assume(choose(t, q, ActiveProvider{Concurrency: 1, Limits: limit(throttle.Recipients, 1)}))
+		if a := d.turn().Next(nil); a != nil {
+			t.Errorf("%s: it was offered to %v", letter, a.Offered)
+		}
+		counts, err := q.Counts(t.Context())
+		if s := status(t, q, id); err != nil || s.State != Failed || states(s) != "pp" || counts.FailedByClass[want] != 1 {
+			t.Errorf("%s: %+v, %+v, %v", letter, s, counts, err)
+		}
+	}
+}
+
 func TestLateOutcomeOfAnOlderAttemptAddsWhatItDelivered(t *testing.T) {
 	q, _ := onClock(t)
 	version := activate(t, q, 1)

@@ -359,7 +359,8 @@ local function offer(c, entry, place, attempt, senders, first)
     from, name, whose = room(key, cost)
   end
   if from == 'never' then
-    r.head[CLASS] = 'permanent'
+    -- An earlier attempt may have sent it.
+    r.head[CLASS] = string.find(r.history, ';u;', 1, true) and 'unknown' or 'permanent'
     note(r, int(now) .. '\t0\t\t;p;m;limit_too_small;limit;;;;The message takes more of the limit "' .. name .. '" than it allows in all.')
     fail(id, r, now)
     c.ended[#c.ended + 1] = told(id, r, FAILED, b and b[7])
