@@ -388,10 +388,12 @@ local function settle(o, now)
   local h = r.head
   local open = h[STATE] == QUEUED or h[STATE] == SENDING or h[STATE] == FAILED
   if not open then return 'late', r end
-  local began, former = string.match(o.began, '^(%d+) (.*)$')
-  if h[ATTEMPT] ~= o.attempt and h[STATE] == QUEUED and h[GENERATION] == former then
-    -- Nobody has begun or ended it since: a fail-over has lost that this attempt began.
-    h[STATE], h[ATTEMPT], h[BEGUN] = SENDING, o.attempt, began
+  if h[ATTEMPT] ~= o.attempt and h[STATE] == QUEUED then
+    local began, generation = string.match(o.began, '^(%d+) (.*)$')
+    if h[GENERATION] == generation then
+      -- Nobody has begun or ended it since: a fail-over has lost that this attempt began.
+      h[STATE], h[ATTEMPT], h[BEGUN] = SENDING, o.attempt, began
+    end
   end
   if h[ATTEMPT] ~= o.attempt then
     local known = h[MARKS] ~= '' and h[MARKS] or string.rep('p', #o.marks)
