@@ -466,7 +466,7 @@ func TestDoubtfulMailIsOfferedAgainIfTheProviderCanTell(t *testing.T) {
 	d.dies()
 	d.renew()
 	d.sweepAll()
-	if a := begin(t, d.turn(), nil); a.MessageID != id || !a.Doubtful {
+	if a := begin(t, d.turn(), nil); a.MessageID != id || !a.Doubtful || a.Released {
 		t.Errorf("%+v", a)
 	}
 }

@@ -161,20 +161,23 @@ func (r *record) item() (*item, error) {
 	return it, nil
 }
 
-// doubtful gives when the first attempt began of which nobody knows what became for one of the recipients; zero if there is none.
-func (r *record) doubtful(recipients []int) time.Time {
+// doubtful gives when the first and the last attempt began of which nobody knows what became for one of the recipients; zero if there is
+// none.
+func (r *record) doubtful(recipients []int) (first, last time.Time) {
 	if !strings.Contains(r.history, ";u;") {
-		return time.Time{}
+		return first, last
 	}
 	for _, a := range parseHistory(r.history, time.Time{}) {
 		for _, o := range a.Outcomes {
 			of := func(recipient int) bool { return slices.Contains(o.Recipients, recipient) }
 			if o.Class == mail.Unknown.String() && (len(o.Recipients) == 0 || slices.ContainsFunc(recipients, of)) {
-				return a.Begun
+				if last = a.Begun; first.IsZero() {
+					first = last
+				}
 			}
 		}
 	}
-	return time.Time{}
+	return first, last
 }
 
 func (r *record) attempts() int { return atoi(r.head[headAttempts]) }

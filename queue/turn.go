@@ -65,6 +65,8 @@ type Attempt struct {
 	// Former says that a doubtful attempt was for other settings than the active ones: that their provider knows nothing of it tells
 	// nothing.
 	Former bool
+	// Released says that somebody has requeued a doubtful message since: whoever is not known to have it is to get it, whatever the policy.
+	Released bool
 	// Trace is the context in which its producer handed it in; not valid if that is not known, or was not sampled.
 	Trace trace.SpanContext
 	// Version is that of the settings that the attempt began for.
@@ -511,8 +513,9 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 		a.marks = strings.Repeat(string(markPending), n)
 	}
 	a.Offered = pending(a.marks)
-	if begun := r.doubtful(a.Offered); !begun.IsZero() {
+	if begun, last := r.doubtful(a.Offered); !begun.IsZero() {
 		a.Doubtful, a.Former = true, !begun.After(a.using.since)
+		a.Released = unixMilli(r.head[headRequeued]).After(last)
 	}
 	return a, nil
 }

@@ -214,6 +214,7 @@ func TestWhoIsHeldIsPendingInTheFailedStore(t *testing.T) {
 				t.Errorf("%+v, %v", s, err)
 			}
 			booksAreClean(t, q)
+			c.advance(time.Second)
 			if sum := runAll(t, q.Requeue, FailedFilter{Classes: []mail.Class{mail.Unknown}}, SelectionOptions{}); sum.Done != 1 {
 				t.Fatalf("%+v", sum)
 			}
@@ -225,7 +226,7 @@ func TestWhoIsHeldIsPendingInTheFailedStore(t *testing.T) {
 					pending = append(pending, i)
 				}
 			}
-			if a == nil || !slices.Equal(a.Offered, pending) || a.Held() || !a.Doubtful || a.Kept != "" {
+			if a == nil || !slices.Equal(a.Offered, pending) || a.Held() || !a.Doubtful || !a.Released || a.Kept != "" {
 				t.Errorf("requeued: %+v", a)
 			}
 		})

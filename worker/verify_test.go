@@ -59,35 +59,38 @@ func TestDoubtfulMailIsVerifiedBeforeItIsSentAgain(t *testing.T) {
 	for name, test := range map[string]struct {
 		doubtful    bool
 		former      bool
+		released    bool
 		policy      queue.UnknownPolicy
 		known, sent string
 		offered     []string
 		want        string
 	}{
-		"not doubtful":                        {false, false, queue.Hold, "dd", "dd", []string{a, b}, "delivered delivered dd"},
-		"unknown at first, to be held":        {false, false, queue.Hold, "", "uu", []string{a, b}, "retry unknown uu"},
-		"everybody has it":                    {true, false, queue.Hold, "dd", "", nil, "delivered delivered dd"},
-		"nobody has it":                       {true, false, queue.Hold, "tt", "dd", []string{a, b}, "delivered delivered dd"},
-		"one has it":                          {true, false, queue.Resend, "dt", "d", []string{b}, "delivered delivered dd"},
-		"nobody knows, to be held":            {true, false, queue.Hold, "uu", "", nil, "failed unknown uu"},
-		"nobody knows, to be sent again":      {true, false, queue.Resend, "uu", "dd", []string{a, b}, "delivered delivered dd"},
-		"nobody knows once more":              {true, false, queue.Resend, "uu", "uu", []string{a, b}, "retry unknown uu"},
-		"of other settings, who has it":       {true, true, queue.Hold, "dd", "", nil, "delivered delivered dd"},
-		"of other settings, to be held":       {true, true, queue.Hold, "tt", "", nil, "failed unknown uu"},
-		"of other settings, to be sent again": {true, true, queue.Resend, "tt", "dd", []string{a, b}, "delivered delivered dd"},
-		"it can't be asked now":               {true, false, queue.Resend, "hh", "", nil, "back throttled tt"},
-		"nobody knows, and too large by now":  {true, false, queue.Resend, "uu", "ll", []string{a, b}, "retry unknown uu"},
-		"not sent, and too large by now":      {true, false, queue.Hold, "tt", "ll", []string{a, b}, "failed permanent pp"},
-		"one has it, and too large by now":    {true, false, queue.Resend, "du", "l", []string{b}, "retry unknown du"},
-		"not doubtful, and too large by now":  {false, false, queue.Resend, "", "ll", []string{a, b}, "failed permanent pp"},
-		"not sent, then unknown, to be held":  {true, false, queue.Hold, "tt", "uu", []string{a, b}, "retry unknown uu"},
+		"not doubtful":                        {false, false, false, queue.Hold, "dd", "dd", []string{a, b}, "delivered delivered dd"},
+		"unknown at first, to be held":        {false, false, false, queue.Hold, "", "uu", []string{a, b}, "retry unknown uu"},
+		"everybody has it":                    {true, false, false, queue.Hold, "dd", "", nil, "delivered delivered dd"},
+		"nobody has it":                       {true, false, false, queue.Hold, "tt", "dd", []string{a, b}, "delivered delivered dd"},
+		"one has it":                          {true, false, false, queue.Resend, "dt", "d", []string{b}, "delivered delivered dd"},
+		"nobody knows, to be held":            {true, false, false, queue.Hold, "uu", "", nil, "failed unknown uu"},
+		"nobody knows, and it was requeued":   {true, false, true, queue.Hold, "uu", "dd", []string{a, b}, "delivered delivered dd"},
+		"one has it, and it was requeued":     {true, true, true, queue.Hold, "dt", "d", []string{b}, "delivered delivered dd"},
+		"nobody knows, to be sent again":      {true, false, false, queue.Resend, "uu", "dd", []string{a, b}, "delivered delivered dd"},
+		"nobody knows once more":              {true, false, false, queue.Resend, "uu", "uu", []string{a, b}, "retry unknown uu"},
+		"of other settings, who has it":       {true, true, false, queue.Hold, "dd", "", nil, "delivered delivered dd"},
+		"of other settings, to be held":       {true, true, false, queue.Hold, "tt", "", nil, "failed unknown uu"},
+		"of other settings, to be sent again": {true, true, false, queue.Resend, "tt", "dd", []string{a, b}, "delivered delivered dd"},
+		"it can't be asked now":               {true, false, false, queue.Resend, "hh", "", nil, "back throttled tt"},
+		"nobody knows, and too large by now":  {true, false, false, queue.Resend, "uu", "ll", []string{a, b}, "retry unknown uu"},
+		"not sent, and too large by now":      {true, false, false, queue.Hold, "tt", "ll", []string{a, b}, "failed permanent pp"},
+		"one has it, and too large by now":    {true, false, false, queue.Resend, "du", "l", []string{b}, "retry unknown du"},
+		"not doubtful, and too large by now":  {false, false, false, queue.Resend, "", "ll", []string{a, b}, "failed permanent pp"},
+		"not sent, then unknown, to be held":  {true, false, false, queue.Hold, "tt", "uu", []string{a, b}, "retry unknown uu"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := &verifier{known: test.known, sent: test.sent}
 			w := New(Options{OnUnknown: map[mail.Kind]queue.UnknownPolicy{mail.Report: test.policy}})
 			w.use(&active{Active: Active{Sender: v, Provider: "microsoft365"}})
 			m := &mail.Outgoing{From: mail.Address{Address: "own@example.com"}, To: []mail.Address{{Address: a}, {Address: b}}}
-			s := w.attempt(t.Context(), &queue.Attempt{Kind: mail.Report, Message: m, Offered: []int{0, 1}, Doubtful: test.doubtful, Former: test.former, Now: first, First: first})
+			s := w.attempt(t.Context(), &queue.Attempt{Kind: mail.Report, Message: m, Offered: []int{0, 1}, Doubtful: test.doubtful, Former: test.former, Released: test.released, Now: first, First: first})
 			got := fmt.Sprintf("%s %s ", s.Verdict, s.Class)
 			for _, o := range s.Outcomes {
 				got += o.Class.String()[:1]

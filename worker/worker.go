@@ -159,7 +159,7 @@ func (p *place) Await(ctx context.Context, started func() bool) error {
 
 // handOver offers the message to the recipients who are pending. Of a doubtful one a provider that can tell is asked first who
 // has it. What such a provider does not know of its own attempt it is asked about in the next one: so onUnknown decides only about
-// what it can't tell when it is asked. Of an attempt for other settings it can only tell that it knows of it.
+// what it can't tell when it is asked, and not about what an administrator has requeued since. Of an attempt for other settings it can only tell that it knows of it.
 func (by *active) handOver(ctx context.Context, p *place, onUnknown *queue.UnknownPolicy, used *provider.Usage, fence func() error) ([]mail.Outcome, error) {
 	a := p.Attempt
 	all := a.Message.Recipients()
@@ -197,7 +197,7 @@ func (by *active) handOver(ctx context.Context, p *place, onUnknown *queue.Unkno
 	for i, o := range outcomes {
 		switch {
 		case o.Class == mail.Delivered:
-		case o.Cause == mail.NotSent, o.Class == mail.Unknown && *onUnknown != queue.Hold:
+		case o.Cause == mail.NotSent, o.Class == mail.Unknown && (*onUnknown != queue.Hold || a.Released):
 			left = append(left, i)
 			d.Recipients = append(d.Recipients, offered[i])
 		default:
