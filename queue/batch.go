@@ -10,7 +10,6 @@ import (
 	"hash"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/oklog/ulid/v2"
@@ -486,18 +485,25 @@ func (q *Queue) receiptAgain(ctx context.Context, id string, n int) (BatchReceip
 	if err != nil {
 		return BatchReceipt{}, fmt.Errorf("queue: batch id: %w", err)
 	}
-	remembered, err := q.redis.HGet(ctx, q.key("b:", id), "refused").Result()
-	if err != nil && !isNil(err) {
-		return BatchReceipt{}, fmt.Errorf("queue: batch: %w", err)
-	}
 	receipt := BatchReceipt{ID: id, Replayed: true}
-	if remembered != "" {
-		d := json.NewDecoder(strings.NewReader(remembered))
-		if err := d.Decode(&receipt.Refused); err != nil {
-			return BatchReceipt{}, fmt.Errorf("queue: batch: who was refused: %w", err)
-		}
+	if receipt.Refused, err = q.refusedOf(ctx, id); err != nil {
+		return BatchReceipt{}, err
 	}
 	receipt.Accepted = n - len(receipt.Refused)
 	receipt.IDs = itemIDs(parent, n, receipt.Refused)
 	return receipt, nil
+}
+
+// refusedOf gives the recipients of a batch who were refused, by index.
+func (q *Queue) refusedOf(ctx context.Context, id string) (refused map[int][]mail.Problem, err error) {
+	remembered, err := q.redis.HGet(ctx, q.key("b:", id), "refused").Result()
+	if err != nil && !isNil(err) {
+		return nil, fmt.Errorf("queue: batch: %w", err)
+	}
+	if remembered != "" {
+		if err := json.Unmarshal([]byte(remembered), &refused); err != nil {
+			return nil, fmt.Errorf("queue: batch: who was refused: %w", err)
+		}
+	}
+	return refused, nil
 }

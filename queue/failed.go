@@ -32,20 +32,30 @@ const maxFilterIDs = 10_000
 
 // check gives a *mail.Invalid that names every fault of the filter.
 func (f *FailedFilter) check() error {
-	var problems []mail.Problem
+	problems := commonFaults(f.Kind, f.Recipient, f.IDs)
+	if !f.From.IsZero() && !f.Until.IsZero() && !f.From.Before(f.Until) {
+		problems = append(problems, mail.Problem{Field: "/until", Reason: "is not after from, so that nothing is in between"})
+	}
+	return invalid(problems)
+}
+
+// commonFaults finds what is wrong with fields that filters share.
+func commonFaults(kind mail.Kind, recipient string, ids []string) (problems []mail.Problem) {
 	fault := func(field, reason string) { problems = append(problems, mail.Problem{Field: field, Reason: reason}) }
-	if f.Kind != "" && !f.Kind.Valid() {
+	if kind != "" && !kind.Valid() {
 		fault("/kind", "is none of alert, report, subscription")
 	}
-	if f.Recipient != "" && (strings.HasSuffix(f.Recipient, "@") || !strings.Contains(f.Recipient, "@")) {
+	if recipient != "" && (strings.HasSuffix(recipient, "@") || !strings.Contains(recipient, "@")) {
 		fault("/recipient", "is neither an address nor @ and a domain")
 	}
-	if len(f.IDs) > maxFilterIDs {
+	if len(ids) > maxFilterIDs {
 		fault("/ids", "has more than 10,000 entries: select in several steps")
 	}
-	if !f.From.IsZero() && !f.Until.IsZero() && !f.From.Before(f.Until) {
-		fault("/until", "is not after from, so that nothing is in between")
-	}
+	return problems
+}
+
+// invalid gives an error that names problems; nil if there are none.
+func invalid(problems []mail.Problem) error {
 	if problems == nil {
 		return nil
 	}
@@ -85,23 +95,26 @@ type FailedPage struct {
 
 // Bounds of one page.
 const (
-	defaultFailedPage = 100
-	maxFailedPage     = 1000
+	defaultPage = 100
+	maxPage     = 1000
 	// pageScan is how many messages a page looks at.
 	pageScan = 5000
 )
+
+// pageLimit is how many a page has at most for whom who asks for limit.
+func pageLimit(limit int) int {
+	if limit <= 0 {
+		return defaultPage
+	}
+	return min(limit, maxPage)
+}
 
 // Failed gives a page of the failed store, newest first; cursor is the Next of the page before, or empty. Pages neither miss
 // nor repeat a message that stays in the store while others come and go. Limit is at most 1000; 0 means 100.
 //
 // A filter with faults is refused with a *mail.Invalid, a cursor with ErrCursor.
 func (q *Queue) Failed(ctx context.Context, f FailedFilter, cursor string, limit int) (FailedPage, error) {
-	switch {
-	case limit <= 0:
-		limit = defaultFailedPage
-	case limit > maxFailedPage:
-		limit = maxFailedPage
-	}
+	limit = pageLimit(limit)
 	s, err := q.scanFailed(ctx, f, cursor)
 	if err != nil {
 		return FailedPage{}, err
@@ -120,16 +133,13 @@ func (q *Queue) Failed(ctx context.Context, f FailedFilter, cursor string, limit
 }
 
 // report describes a message that was found. Of a payload that can't be read the recipients stay unknown.
-func (m *failedMessage) report() FailedMessage {
+func (m *found) report() FailedMessage {
 	h := m.record.head
 	class, _ := mail.ParseClass(h[headClass])
 	r := FailedMessage{
 		ID: m.id, BatchID: h[headBatch], Kind: kindOf[h[headKind]], Class: class,
 		Accepted: acceptedAt(m.id), Failed: unixMilli(h[headWhen]), Requeued: unixMilli(h[headRequeued]),
-		Attempts: m.record.attempts(), Recipients: m.recipients(),
-	}
-	if m.sender != "-" {
-		r.Mailbox = m.sender
+		Attempts: m.record.attempts(), Recipients: m.recipients(), Mailbox: m.mailbox(),
 	}
 	attempts := parseHistory(m.record.history, r.Failed)
 	for i := len(attempts) - 1; i >= 0 && r.Last.Class == ""; i-- {

@@ -3,7 +3,6 @@ package queue
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -50,10 +49,8 @@ func parseCursor(s string) (place, error) {
 // failedScan walks through the failed store from the newest message to the oldest and selects what fits a filter. What is put
 // into the store meanwhile lies behind it: it is newer.
 type failedScan struct {
-	queue  *Queue
+	finder
 	filter FailedFilter
-	// own is the active provider's own sender, which messages without one have.
-	own string
 	// below is where the scan is: it goes on with the next older place, down to the time from.
 	below place
 	from  int64
@@ -61,26 +58,9 @@ type failedScan struct {
 	byID   bool
 	places []place
 
-	batches map[string]batchFacts
-
-	selected            []*failedMessage
+	selected            []*found
 	scanned, unreadable int
 	over                bool
-}
-
-// batchFacts are what a batch knows of its messages.
-type batchFacts struct {
-	sender    string
-	copies    [2][]mail.Address
-	cancelled bool
-}
-
-// failedMessage is a message that a scan has come upon.
-type failedMessage struct {
-	place
-	record *record // nil if a newer program wrote it
-	sender string  // "-": none
-	batch  batchFacts
 }
 
 // scanFailed begins a scan at a cursor, or at the newest message.
@@ -88,7 +68,7 @@ func (q *Queue) scanFailed(ctx context.Context, f FailedFilter, cursor string) (
 	if err := f.check(); err != nil {
 		return nil, err
 	}
-	s := &failedScan{queue: q, filter: f, below: place{math.MaxInt64, lastID}, batches: make(map[string]batchFacts)}
+	s := &failedScan{filter: f, below: place{math.MaxInt64, lastID}}
 	s.filter.Mailbox, s.filter.Recipient = strings.ToLower(f.Mailbox), strings.ToLower(f.Recipient)
 	s.filter.Reply = strings.ToLower(f.Reply)
 	if !f.From.IsZero() {
@@ -106,12 +86,9 @@ func (q *Queue) scanFailed(ctx context.Context, f FailedFilter, cursor string) (
 			s.below = at
 		}
 	}
-	if f.Mailbox != "" && f.Mailbox != "-" {
-		own, err := q.redis.HGet(ctx, q.key("provider"), "sender").Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
-			return nil, fmt.Errorf("queue: failed: provider: %w", err)
-		}
-		s.own = own
+	var err error
+	if s.finder, err = q.newFinder(ctx, f.Mailbox); err != nil {
+		return nil, err
 	}
 	if len(f.IDs) > 0 {
 		return s, s.look(ctx)
@@ -188,7 +165,7 @@ func (s *failedScan) step(ctx context.Context, bound, most int) error {
 		s.over = true
 		return nil
 	}
-	messages, err := s.read(ctx, places)
+	messages, err := s.read(ctx, places, func(state State) bool { return state == Failed })
 	if err != nil {
 		return err
 	}
@@ -227,94 +204,16 @@ func (s *failedScan) rest(ctx context.Context) (left int, next string, err error
 	return int(n), s.below.cursor(), nil
 }
 
-// read gives the messages at places; nil where one is not in the store any more.
-func (s *failedScan) read(ctx context.Context, places []place) ([]*failedMessage, error) {
-	keys := make([]string, len(places))
-	for i, p := range places {
-		keys[i] = s.queue.key("m:", p.id)
-	}
-	values, err := s.queue.redis.MGet(ctx, keys...).Result()
-	if err != nil {
-		return nil, fmt.Errorf("queue: failed: records: %w", err)
-	}
-	messages := make([]*failedMessage, len(places))
-	batches := make(map[string]bool)
-	for i, v := range values {
-		raw, ok := v.(string)
-		if !ok {
-			continue
-		}
-		r, err := parseRecord(raw)
-		if err != nil {
-			messages[i] = &failedMessage{place: places[i]}
-			continue
-		}
-		if stateOf[r.head[headState]] != Failed {
-			continue
-		}
-		messages[i] = &failedMessage{place: places[i], record: r, sender: r.head[headSender]}
-		if b := r.head[headBatch]; b != "" {
-			batches[b] = true
-		}
-	}
-	if err := s.learn(ctx, batches); err != nil {
-		return nil, err
-	}
-	for _, m := range messages {
-		if m != nil && m.record != nil && m.record.head[headBatch] != "" {
-			m.batch = s.batches[m.record.head[headBatch]]
-			m.sender = m.batch.sender
-		}
-	}
-	return messages, nil
-}
-
-// learn reads the facts of batches that are not known yet.
-func (s *failedScan) learn(ctx context.Context, batches map[string]bool) error {
-	pipe := s.queue.redis.Pipeline()
-	asked := make(map[string]*redis.SliceCmd)
-	for id := range batches {
-		if _, known := s.batches[id]; !known {
-			asked[id] = pipe.HMGet(ctx, s.queue.key("b:", id), "sender", "copies", "cancelled")
-		}
-	}
-	if len(asked) == 0 {
-		return nil
-	}
-	if _, err := pipe.Exec(ctx); err != nil {
-		return fmt.Errorf("queue: failed: batches: %w", err)
-	}
-	for id, answer := range asked {
-		v := answer.Val()
-		facts := batchFacts{sender: cmp.Or(text(v[0]), "-"), cancelled: text(v[2]) != ""}
-		if js := text(v[1]); js != "" {
-			if err := json.Unmarshal([]byte(js), &facts.copies); err != nil {
-				return errors.New("queue: failed: the copies of a batch can't be read") // err may quote addresses
-			}
-		}
-		s.batches[id] = facts
-	}
-	return nil
-}
-
 // fits reports whether the filter selects a message; what is cheap to tell comes first.
-func (s *failedScan) fits(m *failedMessage) bool {
-	f, h := &s.filter, &m.record.head
-	switch {
-	case f.Kind != "" && h[headKind] != letter(f.Kind):
-		return false
-	case f.BatchID != "" && h[headBatch] != f.BatchID:
-		return false
-	case f.Mailbox != "" && m.sender != f.Mailbox && (m.sender != "-" || s.own != f.Mailbox):
-		return false
-	case len(f.Classes) > 0 && !slices.ContainsFunc(f.Classes, func(c mail.Class) bool { return c.String() == h[headClass] }):
-		return false
-	}
-	return (f.Reply == "" || m.said(f.Reply)) && (f.Recipient == "" || m.lacks(f.Recipient))
+func (s *failedScan) fits(m *found) bool {
+	f, class := &s.filter, m.record.head[headClass]
+	return s.belongs(m, f.Kind, f.BatchID, f.Mailbox) &&
+		(len(f.Classes) == 0 || slices.ContainsFunc(f.Classes, func(c mail.Class) bool { return c.String() == class })) &&
+		(f.Reply == "" || m.said(f.Reply)) && (f.Recipient == "" || m.lacks(f.Recipient))
 }
 
 // said reports whether words are among what the provider replied since the message was last requeued.
-func (m *failedMessage) said(words string) bool {
+func (m *found) said(words string) bool {
 	if !strings.Contains(strings.ToLower(m.record.history), words) {
 		return false
 	}
@@ -331,23 +230,4 @@ func (m *failedMessage) said(words string) bool {
 		}
 	}
 	return false
-}
-
-// lacks reports whether somebody with this address, or in this domain ("@" in front), does not have the message.
-func (m *failedMessage) lacks(address string) bool {
-	return slices.ContainsFunc(m.recipients(), func(r RecipientStatus) bool {
-		known := strings.ToLower(r.Address)
-		return r.State != "delivered" && (known == address || address[0] == '@' && strings.HasSuffix(known, address))
-	})
-}
-
-func (m *failedMessage) recipients() []RecipientStatus {
-	it, err := m.record.item()
-	if err != nil {
-		it = &item{}
-	}
-	if m.record.head[headBatch] != "" {
-		it.Cc, it.Bcc = m.batch.copies[0], m.batch.copies[1]
-	}
-	return recipientStates(it, m.record.head[headMarks])
 }

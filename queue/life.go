@@ -153,7 +153,7 @@ func (q *Queue) logAccepted(ctx context.Context, key, id string, m *mail.Message
 }
 
 // logChanged tells of messages of the failed store that somebody has requeued or deleted; ids are those of them that a script has.
-func (q *Queue) logChanged(ctx context.Context, what string, messages []*failedMessage, ids any) {
+func (q *Queue) logChanged(ctx context.Context, what string, messages []*found, ids any) {
 	if !q.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}

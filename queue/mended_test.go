@@ -317,7 +317,7 @@ func TestRecordsThatDoNotFitThePatternCostNothing(t *testing.T) {
 		o := *r.Client.Options()
 		o.ContextTimeoutEnabled, o.MaxRetries = true, -1
 		client := redis.NewClient(&o)
-		err := open(t, client).run(ctx, "cancel", id, 10).Err()
+		err := open(t, client).run(ctx, "cancel", 10, "mark", id).Err()
 		_ = client.Close()
 		cancel()
 		if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/postroom/postroom/mail"
@@ -256,20 +255,12 @@ func (p *repairs) begin(ctx context.Context) error {
 	}
 	p.now = now.UnixMilli()
 	p.over = p.now - p.queue.options.DeliveredFor.Milliseconds()
-	if p.server, err = p.running(ctx); err != nil {
+	if p.server, err = p.queue.running(ctx); err != nil {
 		return err
 	}
 	p.entries, p.seen, p.newer, p.lost = newHashes(), newHashes(), 0, nil
 	p.open, p.batches, p.files, p.totals = make(map[string]bool), make(map[string]*counted), make(map[string]*counted), make(map[string]int64)
 	return p.queue.forget(ctx)
-}
-
-// running tells one run of one Redis from all others: a cursor of its scan means nothing to another.
-func (p *repairs) running(ctx context.Context) (string, error) {
-	told, err := p.queue.run(ctx, "server", "server").Text()
-	_, id, _ := strings.Cut(told, "run_id:")
-	id, _, _ = strings.Cut(id, "\r")
-	return id, err
 }
 
 // failedStore strikes out what is listed as failed and is not. What failed and is not listed is found with the records.

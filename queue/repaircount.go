@@ -177,7 +177,7 @@ func (p *repairs) units(ctx context.Context, keys []string) error {
 
 // uncounted says why what was counted can't be compared; "" if it can.
 func (p *repairs) uncounted(ctx context.Context) string {
-	switch server, err := p.running(ctx); {
+	switch server, err := p.queue.running(ctx); {
 	case err != nil || server != p.server:
 		return uncountedMoved
 	case p.newer > 0:
@@ -287,12 +287,12 @@ func (p *repairs) recount(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	receipt, err := p.queue.receiptAgain(ctx, id, atoi(text(b[1])))
+	refused, err := p.queue.refusedOf(ctx, id)
 	if err != nil {
 		return err
 	}
 	held, failed := 0, 0
-	for from, n := 0, atoi(text(b[1]))+len(receipt.Refused); from < n; from += repairPiece {
+	for from, n := 0, atoi(text(b[1]))+len(refused); from < n; from += repairPiece {
 		list := []any{0}
 		for i := from; i < min(n, from+repairPiece); i++ {
 			list = append(list, itemID(batch, i))

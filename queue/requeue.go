@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 )
 
-// SelectionOptions say how a step of Requeue or DeleteFailed is to be done.
+// SelectionOptions say how a step of Requeue, DeleteFailed or CancelMessages is to be done.
 type SelectionOptions struct {
 	// Cursor is the Next of the step before; empty for the first.
 	Cursor string
@@ -14,12 +15,15 @@ type SelectionOptions struct {
 	DryRun bool
 }
 
-// SelectionStep is what a step of Requeue or DeleteFailed did.
+// SelectionStep is what a step of Requeue, DeleteFailed or CancelMessages did.
 type SelectionStep struct {
-	// Done is how many messages were requeued or deleted; in a dry run, how many would be.
+	// Done is how many messages were requeued, deleted or cancelled; in a dry run, how many would be.
 	Done int
-	// Cancelled is how many were not requeued because their batch has been cancelled. They stay in the failed store.
+	// Cancelled is how many were not requeued because their batch has been cancelled: they stay in the failed store. Of CancelMessages
+	// it is how many of those named had been cancelled before.
 	Cancelled int
+	// TooLate is how many were not cancelled because they were being sent, or, of those named, had ended.
+	TooLate int
 	// Unreadable is how many were left alone because a newer program wrote them: this one can't tell whether the filter
 	// selects them.
 	Unreadable int
@@ -28,9 +32,11 @@ type SelectionStep struct {
 	// Next is the cursor of the step that follows; empty when all is done. Beside an error it is the cursor to repeat the step
 	// with: what it has done by then is not done again.
 	Next string
+	// Before bounds what CancelMessages means: nothing that was accepted at this time or later.
+	Before time.Time
 }
 
-// stepScan is how many messages a step of Requeue or DeleteFailed looks at.
+// stepScan is how many messages a step looks at.
 const stepScan = 2000
 
 // Requeue queues the failed messages that a filter selects, newest first, in steps of at most 2000 messages looked at: call it
@@ -45,8 +51,8 @@ const stepScan = 2000
 //
 // With an error, Done may lack what the last script did.
 func (q *Queue) Requeue(ctx context.Context, f FailedFilter, o SelectionOptions) (SelectionStep, error) {
-	return q.eachFailed(ctx, f, o, func(ctx context.Context, step *SelectionStep, messages []*failedMessage) error {
-		goes := slices.DeleteFunc(messages, func(m *failedMessage) bool { return m.batch.cancelled })
+	return q.eachFailed(ctx, f, o, func(ctx context.Context, step *SelectionStep, messages []*found) error {
+		goes := slices.DeleteFunc(messages, func(m *found) bool { return m.batch.cancelled })
 		step.Cancelled += len(messages) - len(goes)
 		if o.DryRun || len(goes) == 0 {
 			step.Done += len(goes)
@@ -67,7 +73,7 @@ func (q *Queue) Requeue(ctx context.Context, f FailedFilter, o SelectionOptions)
 // DeleteFailed deletes the failed messages that a filter selects, with their content and all else that is known of them, in
 // steps like those of Requeue. Their batches go on counting them as failed.
 func (q *Queue) DeleteFailed(ctx context.Context, f FailedFilter, o SelectionOptions) (SelectionStep, error) {
-	return q.eachFailed(ctx, f, o, func(ctx context.Context, step *SelectionStep, messages []*failedMessage) error {
+	return q.eachFailed(ctx, f, o, func(ctx context.Context, step *SelectionStep, messages []*found) error {
 		if o.DryRun {
 			step.Done += len(messages)
 			return nil
@@ -85,7 +91,7 @@ func (q *Queue) DeleteFailed(ctx context.Context, f FailedFilter, o SelectionOpt
 
 // eachFailed does one step: it calls act for each piece of what the filter selects.
 func (q *Queue) eachFailed(ctx context.Context, f FailedFilter, o SelectionOptions,
-	act func(ctx context.Context, step *SelectionStep, messages []*failedMessage) error) (SelectionStep, error) {
+	act func(ctx context.Context, step *SelectionStep, messages []*found) error) (SelectionStep, error) {
 	step := SelectionStep{Next: o.Cursor}
 	if o.Cursor == "" {
 		// The run begins now: what fails later is not meant.
@@ -122,7 +128,7 @@ func (q *Queue) eachFailed(ctx context.Context, f FailedFilter, o SelectionOptio
 
 // selected are the arguments of a script that changes messages: each with the time at which it failed, so that one that has
 // failed again since is left alone.
-func selected(first any, messages []*failedMessage) []any {
+func selected(first any, messages []*found) []any {
 	args := append(make([]any, 0, 1+2*len(messages)), first)
 	for _, m := range messages {
 		args = append(args, m.id, m.record.head[headWhen])

@@ -55,8 +55,8 @@ func TestALargeFailedStoreIsWorkedOffInSteps(t *testing.T) {
 	if err != nil || len(page.Messages) != 0 || page.Scanned != 100 || page.Next != "" || page.Left != 0 {
 		t.Fatalf("the second: %+v, %v", page, err)
 	}
-	if page, err = q.Failed(t.Context(), FailedFilter{}, "", 1_000_000); err != nil || len(page.Messages) != maxFailedPage || page.Scanned != maxFailedPage {
-		t.Errorf("a page has %d messages of %d, want %d, %v", len(page.Messages), page.Scanned, maxFailedPage, err)
+	if page, err = q.Failed(t.Context(), FailedFilter{}, "", 1_000_000); err != nil || len(page.Messages) != maxPage || page.Scanned != maxPage {
+		t.Errorf("a page has %d messages of %d, want %d, %v", len(page.Messages), page.Scanned, maxPage, err)
 	}
 	for name, do := range map[string]func(context.Context, FailedFilter, SelectionOptions) (SelectionStep, error){"requeue": q.Requeue, "delete": q.DeleteFailed} {
 		step, err := do(t.Context(), FailedFilter{}, SelectionOptions{DryRun: true})

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -47,15 +46,18 @@ type RecipientStatus struct {
 
 // BatchStatus is what is known of a batch.
 type BatchStatus struct {
-	ID       string
-	Kind     mail.Kind
+	ID   string
+	Kind mail.Kind
+	// Mailbox is the sender in lower case; empty if the producer gave none.
+	Mailbox  string
 	Accepted time.Time
 	SendAt   time.Time // zero: at once
 	// Total is the number of its messages; it is the sum of the counts below.
 	Total                                       int
 	Open, Delivered, Failed, Cancelled, Expired int
 	// Cancel says that the batch has been cancelled: what is still open and not being sent will be cancelled too.
-	Cancel   bool
+	Cancel bool
+	// Metadata is what the producer gave with it; a list leaves it out.
 	Metadata map[string]string
 }
 
@@ -75,20 +77,11 @@ func (q *Queue) Message(ctx context.Context, id string) (*MessageStatus, error) 
 		ID: id, BatchID: r.head[headBatch], Kind: kindOf[r.head[headKind]], State: stateOf[r.head[headState]],
 		Accepted: acceptedAt(id), Requeued: unixMilli(r.head[headRequeued]), Attempts: r.attempts(),
 	}
-	switch s.State {
-	case Queued:
-		// One that is due already waits for its turn.
-		if due := unixMilli(r.head[headWhen]); due.After(time.Now()) {
-			s.Due = due
-		}
-	case Delivered, Failed, Cancelled, Expired:
-		s.Finished = unixMilli(r.head[headWhen])
-	}
-	s.History = parseHistory(r.history, s.Finished)
 	it, err := r.item()
 	if err != nil {
 		return nil, err
 	}
+	sendAt := ""
 	if s.BatchID != "" {
 		b, err := q.redis.HMGet(ctx, q.key("b:", s.BatchID), "state", "copies", "send_at").Result()
 		if err != nil {
@@ -103,11 +96,10 @@ func (q *Queue) Message(ctx context.Context, id string) (*MessageStatus, error) 
 				return nil, fmt.Errorf("queue: batch: copies: %w", err)
 			}
 		}
-		it.Cc, it.Bcc = copies[0], copies[1]
-		if at := unixMilli(text(b[2])); s.State == Queued && s.Due.IsZero() && at.After(time.Now()) {
-			s.Due = at
-		}
+		it.Cc, it.Bcc, sendAt = copies[0], copies[1], text(b[2])
 	}
+	s.Due, s.Finished = r.times(s.State, sendAt)
+	s.History = parseHistory(r.history, s.Finished)
 	if r.meta != "" {
 		if err := json.Unmarshal([]byte(r.meta), &s.Metadata); err != nil {
 			return nil, fmt.Errorf("queue: message: metadata: %w", err)
@@ -147,21 +139,16 @@ func recipientStates(it *item, marks string) []RecipientStatus {
 
 // Batch gives what is known of a batch; ErrNotFound if there is none, it is not committed, or its record was dropped.
 func (q *Queue) Batch(ctx context.Context, id string) (*BatchStatus, error) {
-	b, err := q.redis.HGetAll(ctx, q.key("b:", id)).Result()
+	fields := append(slices.Clone(batchFields), "metadata")
+	b, err := q.redis.HMGet(ctx, q.key("b:", id), fields...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("queue: batch: %w", err)
 	}
-	if b["state"] != "committed" {
+	s := batchStatus(id, b)
+	if s == nil {
 		return nil, ErrNotFound
 	}
-	s := &BatchStatus{
-		ID: id, Kind: kindOf[b["kind"]], Accepted: acceptedAt(id), SendAt: unixMilli(b["send_at"]), Total: atoi(b["items"]),
-		Failed: atoi(b["f"]), Cancelled: atoi(b["c"]), Expired: atoi(b["e"]), Cancel: b["cancelled"] != "",
-	}
-	// What has a share of the content is open or failed; what has none and did not end otherwise was delivered.
-	s.Open = atoi(b["shares"]) - (s.Failed - atoi(b["forgotten"]))
-	s.Delivered = s.Total - s.Open - s.Failed - s.Cancelled - s.Expired
-	if js := b["metadata"]; js != "" {
+	if js := text(b[len(batchFields)]); js != "" {
 		if err := json.Unmarshal([]byte(js), &s.Metadata); err != nil {
 			return nil, fmt.Errorf("queue: batch: metadata: %w", err)
 		}
@@ -169,55 +156,29 @@ func (q *Queue) Batch(ctx context.Context, id string) (*BatchStatus, error) {
 	return s, nil
 }
 
-// CancelMessage ends a message that nobody is sending. It gives ErrTooLate if it is being sent or has ended otherwise, and
-// nil if it was cancelled before.
-func (q *Queue) CancelMessage(ctx context.Context, id string) error {
-	answer, err := q.run(ctx, "cancel", id, q.options.DeliveredMax).StringSlice()
-	if err != nil {
-		return fmt.Errorf("queue: cancel: %w", err)
-	}
-	switch answer[0] {
-	case "cancelled":
-		return nil
-	case "none":
-		return ErrNotFound
-	case "too_late":
-		return ErrTooLate
-	}
-	e := parseTold(answer[1])
-	q.metrics.finished.WithLabelValues(string(e.kind), string(e.state)).Inc()
-	e.log(q.log, slog.LevelInfo, "cancelled")
-	return nil
-}
+// batchFields are what batchStatus goes by.
+var batchFields = []string{"state", "kind", "sender", "send_at", "items", "shares", "f", "c", "e", "forgotten", "cancelled"}
 
-// CancelBatch cancels every message of a batch that nobody is sending. From the first step on none of them begins, also if
-// ctx ends before the last; the sweep finishes it then.
-func (q *Queue) CancelBatch(ctx context.Context, id string) error {
-	for all := 0; ; {
-		answer, err := q.run(ctx, "cancel_batch", id, q.options.DeliveredMax).Slice()
-		if err != nil {
-			return fmt.Errorf("queue: cancel batch: %w", err)
-		}
-		ended, _ := answer[1].(int64)
-		if all += int(ended); ended > 0 {
-			q.metrics.finished.WithLabelValues(string(kindOf[text(answer[2])]), string(Cancelled)).Add(float64(ended))
-		}
-		if answer[3] == int64(1) {
-			q.log.Info("batch cancelled: none of its messages begins any more", "batch", id, "kind", kindOf[text(answer[2])])
-		}
-		for _, e := range toldAll(answer[4]) {
-			e.log(q.log, slog.LevelInfo, "cancelled")
-		}
-		switch answer[0] {
-		case int64(0):
-			if all > 0 {
-				q.log.Info("messages of a cancelled batch have ended", "batch", id, "kind", kindOf[text(answer[2])], "messages", all)
-			}
-			return nil
-		case int64(-1):
-			return ErrNotFound
-		}
+// batchStatus gives what the fields of a batch say; nil if it is not committed.
+func batchStatus(id string, fields []any) *BatchStatus {
+	b := make(map[string]string)
+	for i, name := range batchFields {
+		b[name] = text(fields[i])
 	}
+	if b["state"] != "committed" {
+		return nil
+	}
+	s := &BatchStatus{
+		ID: id, Kind: kindOf[b["kind"]], Accepted: acceptedAt(id), SendAt: unixMilli(b["send_at"]), Total: atoi(b["items"]),
+		Failed: atoi(b["f"]), Cancelled: atoi(b["c"]), Expired: atoi(b["e"]), Cancel: b["cancelled"] != "",
+	}
+	if b["sender"] != "-" {
+		s.Mailbox = b["sender"]
+	}
+	// What has a share of the content is open or failed; what has none and did not end otherwise was delivered.
+	s.Open = atoi(b["shares"]) - (s.Failed - atoi(b["forgotten"]))
+	s.Delivered = s.Total - s.Open - s.Failed - s.Cancelled - s.Expired
+	return s
 }
 
 // Counts are totals of an installation.

@@ -244,15 +244,15 @@ local function flush(now, max)
 end
 
 -- finish ends a record that is open (queued or sending): it keeps its head, its metadata and its last attempt, without when
--- that began: it ended when the record did.
-local function finish(id, r, state, now)
+-- that began: it ended when the record did. mark, if there is one, tells whoever ended it that it was he: it stands in the place of the generation.
+local function finish(id, r, state, now, mark)
   local h = r.head
   tally('open:' .. h[KIND], -1)
   if state ~= DELIVERED and h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], state, 1) end
   release(id, r)
   local tab = string.find(r.payload, '\t', 1, true)
   local last = string.match(r.history, '^.*\n(.*)$') or r.history -- anchored: else it is tried at each character
-  redis.call('SET', P .. 'm:' .. id, table.concat({FORMAT, state, h[KIND], h[BATCH], '', h[ATTEMPTS], '', '', '', '', h[MARKS], int(now)}, '\t') ..
+  redis.call('SET', P .. 'm:' .. id, table.concat({FORMAT, state, h[KIND], h[BATCH], mark or '', h[ATTEMPTS], '', '', '', '', h[MARKS], int(now)}, '\t') ..
     '\n' .. (tab and string.sub(r.payload, tab) or '') .. '\n' .. string.match(last, '^%d*(.*)$'))
   remember('m:' .. id)
 end
