@@ -146,7 +146,7 @@ func document(oapi *huma.OpenAPI) {
 }
 
 // strict are the shapes of requests, in which unknown fields are refused.
-var strict = append([]string{"Message", "Address", "Attachment", "Batch", "Recipient", "PauseRequest", "Selection", "FailedFilter", "VerifyRequest",
+var strict = append([]string{"Message", "Address", "Attachment", "Batch", "Recipient", "PauseRequest", "Selection", "FailedFilter", "MessageSelection", "MessageFilter", "VerifyRequest",
 	"TestRequest", "LogRequest"}, settingsShapes...)
 
 // descriptions are of the fields that package mail declares, and of problems.

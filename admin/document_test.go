@@ -88,6 +88,9 @@ func TestTheDocumentHasEveryOperation(t *testing.T) {
 		statuses []string
 	}{
 		"post /v1/messages":                   {"producer", withMail},
+		"get /v1/messages":                    {"operator", append([]string{"200"}, always...)},
+		"get /v1/batches":                     {"operator", append([]string{"200"}, always...)},
+		"post /v1/messages/cancel":            {"operator", append([]string{"200", "400", "408", "413", "415"}, always...)},
 		"get /v1/messages/{id}":               {"producer", withID},
 		"post /v1/messages/{id}/cancel":       {"operator", append([]string{"409"}, withID...)},
 		"post /v1/batches":                    {"producer", append([]string{"200"}, withMail...)},

@@ -1,10 +1,8 @@
 package admin
 
 import (
-	"cmp"
 	"context"
-	"errors"
-	"maps"
+
 	"net/http"
 	"reflect"
 	"slices"
@@ -80,12 +78,12 @@ type listFailedOutput struct{ Body FailedPage }
 
 func (h *handler) listFailed(ctx context.Context, in *listFailedInput) (*listFailedOutput, error) {
 	f, faults := in.filter().translate()
-	if faults = append(in.strays(), faults...); faults != nil {
+	if faults = append(in.strays("class", "id"), faults...); faults != nil {
 		return nil, badFilter("", faults, inQuery)
 	}
 	found, err := h.queue.Failed(ctx, f, in.Cursor, in.Limit)
 	if err != nil {
-		return nil, h.refusedFailed(ctx, err, "", inQuery)
+		return nil, h.refusedFilter(ctx, err, "", inQuery)
 	}
 	page := FailedPage{Messages: make([]FailedMessage, len(found.Messages)),
 		Next: found.Next, Scanned: found.Scanned, Left: found.Left, Unreadable: found.Unreadable}
@@ -104,74 +102,27 @@ func (in *listFailedInput) filter() *FailedFilter {
 	return f
 }
 
-// strays finds what huma passes over: a parameter without a value, as that of a script whose variable is not set, and one
-// that is there twice. The list would be another than was meant.
-func (in *listFailedInput) strays() []Fault {
-	var faults []Fault
-	query := in.request.URL.Query()
-	for _, name := range slices.Sorted(maps.Keys(query)) {
-		switch values := query[name]; {
-		case slices.Contains(values, ""):
-			faults = append(faults, Fault{"/" + name, "is empty: leave it out"})
-		case len(values) > 1 && name != "class" && name != "id":
-			faults = append(faults, Fault{"/" + name, "is there twice: remove one"})
-		}
-	}
-	return faults
-}
-
 // translate gives the filter as the queue takes it, or what is wrong with it, by JSON pointers into the filter.
 func (f *FailedFilter) translate() (queue.FailedFilter, []Fault) {
 	q := queue.FailedFilter{Kind: f.Kind, BatchID: f.BatchID, Reply: f.Reply, IDs: f.IDs, From: f.From, Until: f.Until}
-	var faults []Fault
-	fault := func(field, reason string) {
-		if len(faults) < mostFaults {
-			faults = append(faults, Fault{field, reason})
-		}
-	}
-	if f.Kind != "" && !f.Kind.Valid() {
-		fault("/kind", "is none of alert, report, subscription")
-	}
-	// A program that has come to an empty list means none, and not all.
-	const empty = "has nothing in it: name what is meant, or leave it out"
+	var faults faults
+	faults.kind(f.Kind)
 	if f.Classes != nil && len(f.Classes) == 0 {
-		fault("/classes", empty)
+		faults.add("/classes", empty)
 	}
 	for i, name := range f.Classes {
 		class, err := mail.ParseClass(name)
 		if err != nil {
-			fault("/classes/"+strconv.Itoa(i), "is none of "+classNames())
+			faults.add("/classes/"+strconv.Itoa(i), "is none of "+classNames())
 		}
 		q.Classes = append(q.Classes, class)
 	}
-	if f.Mailbox != "" {
-		a, err := mail.ParseAddress(f.Mailbox)
-		if err != nil && f.Mailbox != "-" {
-			fault("/mailbox", "is not a sender's address, such as reports@example.com: messages are not found by the account they went through")
-		}
-		q.Mailbox = cmp.Or(a.Address, f.Mailbox)
-	}
-	if f.BatchID != "" && len(f.BatchID) != idLength {
-		fault("/batch_id", notAnID)
-	}
-	if f.Recipient != "" {
-		var err error
-		if q.Recipient, err = parseRecipient(f.Recipient); err != nil {
-			fault("/recipient", "is neither an address nor @ and a domain")
-		}
-	}
-	if f.IDs != nil && len(f.IDs) == 0 {
-		fault("/ids", empty)
-	}
-	for i, id := range f.IDs {
-		if len(id) != idLength {
-			fault("/ids/"+strconv.Itoa(i), notAnID)
-		}
-	}
+	q.Mailbox = faults.mailbox(f.Mailbox)
+	faults.batch(f.BatchID)
+	q.Recipient = faults.recipient(f.Recipient)
+	faults.ids(f.IDs)
 	return q, faults
 }
-
-const notAnID = "is not an id: that has 26 letters and digits"
 
 func classNames() string {
 	var names []string
@@ -179,69 +130,6 @@ func classNames() string {
 		names = append(names, c.String())
 	}
 	return strings.Join(names, ", ")
-}
-
-// parseRecipient reads an address, or "@" and a domain, and gives it as addresses are kept.
-func parseRecipient(s string) (string, error) {
-	domain, isDomain := strings.CutPrefix(strings.TrimSpace(s), "@")
-	if !isDomain {
-		a, err := mail.ParseAddress(s)
-		return a.Address, err
-	}
-	a, err := mail.ParseAddress("x@" + domain)
-	return "@" + a.Domain(), err
-}
-
-// inBody and inQuery say where the field of a filter, or the cursor, stands in a request.
-func inBody(field string) string {
-	if field == "/cursor" {
-		return field
-	}
-	return "/filter" + field
-}
-
-func inQuery(field string) string {
-	name := strings.Split(field, "/")[1]
-	switch name {
-	case "classes":
-		name = "class"
-	case "ids":
-		name = "id"
-	}
-	return "query." + name
-}
-
-// badFilter answers a filter with faults; begin is the beginning of its detail.
-func badFilter(begin string, faults []Fault, where func(field string) string) *Problem {
-	p := invalidRequest.problem(begin + "Correct what errors names.")
-	for _, f := range faults {
-		p.Errors = append(p.Errors, Fault{where(f.Location), f.Reason})
-	}
-	return p
-}
-
-// rejected gives the answer to what the queue finds wrong with a filter or a cursor; nil if err is about something else.
-func rejected(err error, begin string, where func(field string) string) *Problem {
-	var invalid *mail.Invalid
-	switch {
-	case errors.As(err, &invalid):
-		var faults []Fault
-		for _, p := range invalid.Problems {
-			faults = append(faults, Fault{p.Field, p.Reason})
-		}
-		return badFilter(begin, faults, where)
-	case errors.Is(err, queue.ErrCursor):
-		return badFilter(begin, []Fault{{"/cursor", "is not what an answer gave as next"}}, where)
-	}
-	return nil
-}
-
-// refusedFailed is refused for requests about the failed store.
-func (h *handler) refusedFailed(ctx context.Context, err error, begin string, where func(field string) string) error {
-	if p := rejected(err, begin, where); p != nil {
-		return p
-	}
-	return h.refused(ctx, err)
 }
 
 func failedMessage(m *queue.FailedMessage) FailedMessage {

@@ -24,18 +24,27 @@ func (c *Client) Failed(ctx context.Context, f FailedFilter, cursor string, limi
 
 // query writes a filter as GET /v1/failed takes it.
 func (f *FailedFilter) query(cursor string, limit int) url.Values {
+	q := pageQuery(cursor, limit, map[string]string{"kind": string(f.Kind), "mailbox": f.Mailbox, "batch_id": f.BatchID, "recipient": f.Recipient, "reply": f.Reply},
+		map[string]time.Time{"from": f.From, "until": f.Until})
+	q["class"], q["id"] = f.Classes, f.IDs
+	return q
+}
+
+// pageQuery asks for a page of what a filter selects; what is empty is left out.
+func pageQuery(cursor string, limit int, texts map[string]string, times map[string]time.Time) url.Values {
 	q := url.Values{}
-	for name, value := range map[string]string{"kind": string(f.Kind), "mailbox": f.Mailbox, "batch_id": f.BatchID,
-		"recipient": f.Recipient, "reply": f.Reply, "cursor": cursor} {
+	for name, value := range texts {
 		if value != "" {
 			q.Set(name, value)
 		}
 	}
-	q["class"], q["id"] = f.Classes, f.IDs
-	for name, at := range map[string]time.Time{"from": f.From, "until": f.Until} {
+	for name, at := range times {
 		if !at.IsZero() {
 			q.Set(name, at.UTC().Format(time.RFC3339Nano))
 		}
+	}
+	if cursor != "" {
+		q.Set("cursor", cursor)
 	}
 	if limit != 0 {
 		q.Set("limit", strconv.Itoa(limit))

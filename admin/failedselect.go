@@ -25,39 +25,59 @@ type selectionInput struct {
 }
 
 func (h *handler) requeueFailed(ctx context.Context, in *selectionInput) (*huma.StreamResponse, error) {
-	return h.onSelection(ctx, in, "requeued", h.queue.Requeue)
+	return h.onFailed(ctx, in, selecting{done: "requeued", action: "failed.requeue"}, h.queue.Requeue)
 }
 
 func (h *handler) deleteFailed(ctx context.Context, in *selectionInput) (*huma.StreamResponse, error) {
-	return h.onSelection(ctx, in, "deleted", h.queue.DeleteFailed)
+	return h.onFailed(ctx, in, selecting{done: "deleted", action: "failed.delete"}, h.queue.DeleteFailed)
 }
 
-// stepper is queue.Requeue or queue.DeleteFailed.
-type stepper func(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error)
-
-// onSelection answers a request that changes what a filter selects; done is what is done to it.
-func (h *handler) onSelection(ctx context.Context, in *selectionInput, done string, step stepper) (*huma.StreamResponse, error) {
+func (h *handler) onFailed(ctx context.Context, in *selectionInput, g selecting,
+	step func(context.Context, queue.FailedFilter, queue.SelectionOptions) (queue.SelectionStep, error)) (*huma.StreamResponse, error) {
 	var s Selection
 	if err := h.read(&in.original, &s); err != nil {
 		return nil, err
 	}
-	nothing := "Nothing was " + done + ". "
 	f, faults := s.Filter.translate()
-	p := badFilter(nothing, faults, inBody)
-	switch empty := reflect.ValueOf(s.Filter).IsZero(); {
-	case empty && !s.All:
-		p.Errors = append(p.Errors, Fault{"/all", "has to be true if filter is empty: then all failed messages are meant"})
-	case !empty && s.All:
+	g.what, g.words, g.empty, g.faults = "failed messages", s.Filter.words(), reflect.ValueOf(s.Filter).IsZero(), faults
+	g.all, g.dryRun, g.cursor = s.All, s.DryRun, s.Cursor
+	g.step = func(ctx context.Context, o queue.SelectionOptions) (queue.SelectionStep, error) {
+		return step(ctx, f, o)
+	}
+	return h.onSelection(ctx, in, &g)
+}
+
+// selecting is a request that changes what a filter selects.
+type selecting struct {
+	what, done, action string // failed messages, requeued; what the audit calls it
+	words              string // what the filter selects
+	empty              bool   // the filter says nothing
+	faults             []Fault
+	all, dryRun        bool
+	cursor             string
+	step               func(context.Context, queue.SelectionOptions) (queue.SelectionStep, error)
+}
+
+// nothing begins the detail of a refusal.
+func (g *selecting) nothing() string { return "Nothing was " + g.done + ". " }
+
+// onSelection answers a request that changes what a filter selects.
+func (h *handler) onSelection(ctx context.Context, in *selectionInput, g *selecting) (*huma.StreamResponse, error) {
+	p := badFilter(g.nothing(), g.faults, inBody)
+	switch {
+	case g.empty && !g.all:
+		p.Errors = append(p.Errors, Fault{"/all", "has to be true if filter is empty: then all " + g.what + " are meant"})
+	case !g.empty && g.all:
 		p.Errors = append(p.Errors, Fault{"/all", "can't be true beside a filter: leave out the one that is not meant"})
 	}
 	if p.Errors != nil {
 		return nil, p
 	}
 	part := func(cursor string) (Selected, error) {
-		s.Cursor = cursor
-		return h.part(ctx, &s, f, done, step)
+		g.cursor = cursor
+		return h.part(ctx, g)
 	}
-	sum, err := part(s.Cursor)
+	sum, err := part(g.cursor)
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +107,7 @@ func tellParts(t *telling, sum Selected, part func(cursor string) (Selected, err
 			return
 		}
 		one.Done += sum.Done
+		one.TooLate += sum.TooLate
 		one.Cancelled += sum.Cancelled
 		one.Unreadable += sum.Unreadable
 		one.Scanned += sum.Scanned
@@ -95,26 +116,25 @@ func tellParts(t *telling, sum Selected, part func(cursor string) (Selected, err
 }
 
 // part does a part of a selection, and notes it.
-func (h *handler) part(ctx context.Context, s *Selection, f queue.FailedFilter, done string, step stepper) (Selected, error) {
-	action := map[string]string{"requeued": "failed.requeue", "deleted": "failed.delete"}[done]
-	if !s.DryRun && s.Cursor == "" {
-		if err := h.queue.Note(ctx, h.entry(ctx, action, "", "began: "+s.Filter.words())); err != nil {
+func (h *handler) part(ctx context.Context, g *selecting) (Selected, error) {
+	if !g.dryRun && g.cursor == "" {
+		if err := h.queue.Note(ctx, h.entry(ctx, g.action, "", "began: "+g.words)); err != nil {
 			return Selected{}, h.refused(ctx, err)
 		}
 	}
-	sum, err := h.steps(ctx, step, f, queue.SelectionOptions{Cursor: s.Cursor, DryRun: s.DryRun})
-	if p := rejected(err, "Nothing was "+done+". ", inBody); p != nil {
+	sum, err := h.steps(ctx, g)
+	if p := rejected(err, g.nothing(), inBody); p != nil && sum.Done == 0 {
 		return Selected{}, p
 	}
 	who := authorOf(ctx)
-	if !s.DryRun && sum.Done > 0 {
-		noted := h.queue.Note(context.WithoutCancel(ctx), h.entry(ctx, action, "", fmt.Sprintf("%s %s", counted(sum.Done, "message", "messages"), done)))
+	if !g.dryRun && sum.Done > 0 {
+		noted := h.queue.Note(context.WithoutCancel(ctx), h.entry(ctx, g.action, "", fmt.Sprintf("%s %s", counted(sum.Done, "message", "messages"), g.done)))
 		if noted != nil { // that it began is noted
-			h.log.Error("the audit lacks an entry", "action", action, "error", noted)
+			h.log.Error("the audit lacks an entry", "action", g.action, "error", noted)
 		}
 	}
-	h.log.Info("failed messages "+done, "by", who.Name, "done", sum.Done, "cancelled", sum.Cancelled, "unreadable", sum.Unreadable,
-		"scanned", sum.Scanned, "left", sum.Left, "dry_run", s.DryRun, "all", s.All)
+	h.log.Info(g.what+" "+g.done, "by", who.Name, "done", sum.Done, "cancelled", sum.Cancelled, "unreadable", sum.Unreadable,
+		"scanned", sum.Scanned, "left", sum.Left, "dry_run", g.dryRun, "all", g.all, "too_late", sum.TooLate)
 	if err != nil {
 		// Logged in any case; what was done is worth more to whoever asked.
 		if refusal := h.refused(ctx, err); sum.Done == 0 {
@@ -126,47 +146,68 @@ func (h *handler) part(ctx context.Context, s *Selection, f queue.FailedFilter, 
 
 // words says what a filter selects, without recipients and without what somebody looked for in replies, as that can name them.
 func (f *FailedFilter) words() string {
-	var words []string
-	add := func(name, value string) {
-		if value != "" {
-			words = append(words, name+" "+value)
-		}
-	}
-	add("kind", string(f.Kind))
-	add("class", strings.Join(f.Classes, ", "))
-	add("mailbox", f.Mailbox)
-	add("batch", f.BatchID)
-	if f.Recipient != "" {
-		words = append(words, "of one recipient or domain")
-	}
+	var w filterWords
+	w.add("kind", string(f.Kind))
+	w.add("class", strings.Join(f.Classes, ", "))
+	w.add("mailbox", f.Mailbox)
+	w.add("batch", f.BatchID)
+	w.person(f.Recipient)
 	if f.Reply != "" {
-		words = append(words, "by words of the reply")
+		w = append(w, "by words of the reply")
 	}
-	if len(f.IDs) == 1 {
-		add("id", f.IDs[0])
-	} else if len(f.IDs) > 1 {
-		words = append(words, fmt.Sprintf("%d ids", len(f.IDs)))
+	w.ids(f.IDs)
+	w.time("from", f.From)
+	w.time("until", f.Until)
+	return w.line("all failed messages")
+}
+
+// filterWords say what a filter selects.
+type filterWords []string
+
+func (w *filterWords) add(name, value string) {
+	if value != "" {
+		*w = append(*w, name+" "+value)
 	}
-	for name, at := range map[string]time.Time{"from": f.From, "until": f.Until} {
-		if !at.IsZero() {
-			add(name, at.UTC().Format(time.RFC3339))
-		}
+}
+
+func (w *filterWords) person(recipient string) {
+	if recipient != "" {
+		*w = append(*w, "of one recipient or domain")
 	}
-	if words == nil {
-		return "all failed messages"
+}
+
+func (w *filterWords) ids(ids []string) {
+	if len(ids) == 1 {
+		w.add("id", ids[0])
+	} else if len(ids) > 1 {
+		*w = append(*w, fmt.Sprintf("%d ids", len(ids)))
 	}
-	slices.Sort(words)
-	return strings.Join(words, "; ")
+}
+
+func (w *filterWords) time(name string, at time.Time) {
+	if !at.IsZero() {
+		w.add(name, at.UTC().Format(time.RFC3339))
+	}
+}
+
+// line gives them in one line; all if there are none.
+func (w filterWords) line(all string) string {
+	if w == nil {
+		return all
+	}
+	slices.Sort(w)
+	return strings.Join(w, "; ")
 }
 
 // steps does steps of a selection until all is done, its time is over or the client has gone, and gives their sum. With an
 // error Next repeats the step that failed.
-func (h *handler) steps(ctx context.Context, step stepper, f queue.FailedFilter, o queue.SelectionOptions) (sum Selected, err error) {
+func (h *handler) steps(ctx context.Context, g *selecting) (sum Selected, err error) {
+	o := queue.SelectionOptions{Cursor: g.cursor, DryRun: g.dryRun}
 	// A step is done to its end also if nobody waits for it, so that what was done is known, and logged.
 	whole := context.WithoutCancel(ctx)
 	for begun := time.Now(); ; {
-		one, err := step(whole, f, o)
-		sum.Next = one.Next
+		one, err := g.step(whole, o)
+		sum.Next, sum.AcceptedBefore = one.Next, one.Before
 		if err != nil {
 			// What was done is not done again when the step is repeated; all else is counted again.
 			if !o.DryRun {
@@ -175,6 +216,7 @@ func (h *handler) steps(ctx context.Context, step stepper, f queue.FailedFilter,
 			return sum, err
 		}
 		sum.Done += one.Done
+		sum.TooLate += one.TooLate
 		sum.Cancelled += one.Cancelled
 		sum.Unreadable += one.Unreadable
 		sum.Scanned += one.Scanned

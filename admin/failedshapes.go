@@ -59,14 +59,18 @@ type Selection struct {
 	Cursor string `json:"cursor,omitempty" doc:"What the answer before gave as next; left out: from the start."`
 }
 
-// Selected is the answer to a Selection: what was done so far.
+// Selected is the answer to a Selection or a MessageSelection: what was done so far.
 type Selected struct {
-	Done int `json:"done" doc:"How many messages were requeued or deleted by this request; in a dry run, how many would be."`
-	// Cancelled is only of a requeue.
-	Cancelled  int `json:"cancelled,omitempty" doc:"How many were not requeued because their batch has been cancelled. They stay where they are."`
+	Done int `json:"done" doc:"How many messages were requeued, deleted or cancelled by this request; in a dry run, how many would be."`
+	// TooLate is only of a cancel.
+	TooLate int `json:"too_late,omitempty" doc:"How many were not cancelled because they were being sent, or, of those named by ids, had ended."`
+	// Cancelled is of a requeue, and of a cancel by ids.
+	Cancelled  int `json:"cancelled,omitempty" doc:"How many were not requeued because their batch has been cancelled: they stay where they are. Of a cancel, how many of those named by ids had been cancelled before."`
 	Unreadable int `json:"unreadable,omitempty" doc:"How many were left alone because only a newer Postroom can read them."`
-	Scanned    int `json:"scanned" doc:"How many failed messages this request looked at."`
+	Scanned    int `json:"scanned" doc:"How many messages this request looked at."`
 	Left       int `json:"left" doc:"About how many are left to look at."`
+	// AcceptedBefore is only of a cancel: its run means nothing that was accepted at this time or later.
+	AcceptedBefore time.Time `json:"accepted_before,omitzero" doc:"Only of a cancel: what was accepted at this time or later is not meant. It is the filter's, or when the run began."`
 	// Next is empty when all is done.
 	Next string `json:"next,omitempty" doc:"There is more: repeat the request with this as cursor; left out when all is done. Repeating one whose answer was lost does nothing twice."`
 }

@@ -59,6 +59,9 @@ type backend interface {
 	Batch(ctx context.Context, id string) (*queue.BatchStatus, error)
 	CancelMessage(ctx context.Context, id string) error
 	CancelBatch(ctx context.Context, id string) error
+	Messages(ctx context.Context, f queue.MessageFilter, cursor string, limit int) (queue.MessagePage, error)
+	Batches(ctx context.Context, f queue.BatchFilter, cursor string, limit int) (queue.BatchPage, error)
+	CancelMessages(context.Context, queue.MessageFilter, queue.SelectionOptions) (queue.SelectionStep, error)
 	Outlook(context.Context, *queue.MessageStatus) (*queue.Outlook, error)
 	BatchOutlook(context.Context, *queue.BatchStatus) (*queue.Outlook, error)
 	Mailboxes(context.Context) ([]*queue.Mailbox, error)
@@ -128,6 +131,7 @@ func newHandler(o Options, q backend) *handler {
 	h.api = humago.New(h.mux, newConfig(o.Version))
 	h.registerMessages()
 	h.registerBatches()
+	h.registerListing()
 	h.registerContents()
 	h.registerMailboxes()
 	h.registerFailed()

@@ -67,6 +67,9 @@ func TestRefusals(t *testing.T) {
 		"too low to resume one": {path: "/v1/mailboxes/own@example.com/resume", want: forbidden},
 		"too low to pause all":  {path: "/v1/pause", body: onePause, want: forbidden},
 		"too low to resume all": {path: "/v1/resume", want: forbidden},
+		"too low to list":       {method: "GET", path: "/v1/messages", want: forbidden, reason: "operator"},
+		"too low for batches":   {method: "GET", path: "/v1/batches", want: forbidden},
+		"too low to cancel all": {path: "/v1/messages/cancel", body: `{"all": true}`, want: forbidden},
 		"too low for failed":    {method: "GET", path: "/v1/failed", want: forbidden, reason: "operator"},
 		"too low to requeue":    {path: "/v1/failed/requeue", body: `{"all": true}`, want: forbidden},
 		"too low to delete":     {path: "/v1/failed/delete", body: `{"all": true}`, want: forbidden},
@@ -166,6 +169,21 @@ func TestRefusals(t *testing.T) {
 		"a pause until":           {token: operatorToken, path: "/v1/pause", body: `{"reason": "x", "until": "2030"}`, want: invalidRequest, at: "/until"},
 		"a pause by GET":          {method: "GET", token: operatorToken, path: "/v1/pause", want: methodNotAllowed, reason: "POST"},
 
+		"listed, in no state":       {method: "GET", token: operatorToken, path: "/v1/messages?state=queued&state=open", want: invalidRequest, at: "query.state"},
+		"listed, a page too long":   {method: "GET", token: operatorToken, path: "/v1/messages?limit=1001", want: invalidRequest, at: "query.limit"},
+		"listed, times turned":      {method: "GET", token: operatorToken, path: "/v1/messages?accepted_after=2030-01-02T00:00:00Z&accepted_before=2030-01-01T23:59:59Z", want: invalidRequest, at: "query.accepted_before", reason: "not after accepted_after"},
+		"listed, not a cursor":      {method: "GET", token: operatorToken, path: "/v1/messages?cursor=maybe", want: invalidRequest, at: "query.cursor", reason: "next"},
+		"listed, empty":             {method: "GET", token: operatorToken, path: "/v1/messages?batch_id=&kind=alert&kind=report", want: invalidRequest, at: "query.batch_id,query.kind"},
+		"listed, not an id":         {method: "GET", token: operatorToken, path: "/v1/messages?batch_id=x&id=maybe&recipient=ada", want: invalidRequest, at: "query.batch_id,query.recipient,query.id"},
+		"batches, by an account":    {method: "GET", token: operatorToken, path: "/v1/batches?mailbox=mail.example.com:587", want: invalidRequest, at: "query.mailbox", reason: "account"},
+		"batches, not a cursor":     {method: "GET", token: operatorToken, path: "/v1/batches?cursor=maybe", want: invalidRequest, at: "query.cursor", reason: "next"},
+		"batches, times turned":     {method: "GET", token: operatorToken, path: "/v1/batches?accepted_after=2030-01-02T00:00:00Z&accepted_before=2030-01-01T00:00:00Z", want: invalidRequest, at: "query.accepted_before"},
+		"a cancel of everything":    {token: operatorToken, path: "/v1/messages/cancel", body: `{"dry_run": true}`, want: invalidRequest, at: "/all", reason: "Nothing was cancelled"},
+		"a cancel of all and some":  {token: operatorToken, path: "/v1/messages/cancel", body: `{"all": true, "filter": {"kind": "alert"}}`, want: invalidRequest, at: "/all", reason: "beside a filter"},
+		"a cancel of no ids":        {token: operatorToken, path: "/v1/messages/cancel", body: `{"filter": {"ids": [], "states": []}}`, want: invalidRequest, at: "/filter/states,/filter/ids", reason: "nothing in it"},
+		"a cancel of what failed":   {token: operatorToken, path: "/v1/messages/cancel", body: `{"filter": {"states": ["queued", "failed"]}}`, want: invalidRequest, at: "/filter/states/1", reason: "can be cancelled"},
+		"a cancel mistyped":         {token: operatorToken, path: "/v1/messages/cancel", body: `{"filter": {"from": "2030-01-01T00:00:00Z"}}`, want: invalidRequest, at: "/filter/from"},
+		"a cancel from elsewhere":   {token: operatorToken, path: "/v1/messages/cancel", body: `{"all": true, "cursor": "maybe"}`, want: invalidRequest, at: "/cursor"},
 		"failed, of no kind":        {method: "GET", token: operatorToken, path: "/v1/failed?kind=newsletter", want: invalidRequest, at: "query.kind"},
 		"failed, of no class":       {method: "GET", token: operatorToken, path: "/v1/failed?class=unknown&class=maybe", want: invalidRequest, at: "query.class"},
 		"failed, classes by comma":  {method: "GET", token: operatorToken, path: "/v1/failed?class=unknown,permanent", want: invalidRequest, at: "query.class"},
@@ -321,8 +339,8 @@ func TestNobodyGetsInWithoutAToken(t *testing.T) {
 			}
 		}
 	}
-	if paths != 28 {
-		t.Errorf("%d operations were tried, want 28", paths)
+	if paths != 31 {
+		t.Errorf("%d operations were tried, want 31", paths)
 	}
 }
 
@@ -424,7 +442,16 @@ func (f faulty) OpenBatch(context.Context, mail.Message, ...queue.Option) (*queu
 func (f faulty) Message(context.Context, string) (*queue.MessageStatus, error) { return nil, f.fail() }
 func (f faulty) Batch(context.Context, string) (*queue.BatchStatus, error)     { return nil, f.fail() }
 func (f faulty) CancelMessage(context.Context, string) error                   { return f.fail() }
-func (f faulty) CancelBatch(context.Context, string) error                     { return f.fail() }
+func (f faulty) Messages(context.Context, queue.MessageFilter, string, int) (queue.MessagePage, error) {
+	return queue.MessagePage{}, f.fail()
+}
+func (f faulty) Batches(context.Context, queue.BatchFilter, string, int) (queue.BatchPage, error) {
+	return queue.BatchPage{}, f.fail()
+}
+func (f faulty) CancelMessages(context.Context, queue.MessageFilter, queue.SelectionOptions) (queue.SelectionStep, error) {
+	return queue.SelectionStep{}, f.fail()
+}
+func (f faulty) CancelBatch(context.Context, string) error { return f.fail() }
 func (f faulty) Outlook(context.Context, *queue.MessageStatus) (*queue.Outlook, error) {
 	return nil, f.fail()
 }

@@ -124,6 +124,7 @@ type Advice struct {
 type BatchStatus struct {
 	ID       string      `json:"id" doc:"The id of the batch."`
 	Kind     mail.Kind   `json:"kind" enum:"alert,report,subscription" doc:"What it is for."`
+	Mailbox  string      `json:"mailbox,omitempty" doc:"The sender; left out if the producer named none: then it is the provider's own."`
 	Accepted time.Time   `json:"accepted" doc:"When it was handed in."`
 	SendAt   time.Time   `json:"send_at,omitzero" doc:"When it goes at the earliest; left out: at once."`
 	Total    int         `json:"total" doc:"The number of its messages."`
@@ -182,7 +183,7 @@ func messageStatus(s *queue.MessageStatus, o *queue.Outlook) MessageStatus {
 
 func batchStatus(s *queue.BatchStatus, o *queue.Outlook) BatchStatus {
 	b := BatchStatus{
-		ID: s.ID, Kind: s.Kind, Accepted: s.Accepted, SendAt: s.SendAt, Total: s.Total, Cancelled: s.Cancel, Metadata: s.Metadata,
+		ID: s.ID, Kind: s.Kind, Mailbox: s.Mailbox, Accepted: s.Accepted, SendAt: s.SendAt, Total: s.Total, Cancelled: s.Cancel, Metadata: s.Metadata,
 		Counts:   BatchCounts{Open: s.Open, Delivered: s.Delivered, Failed: s.Failed, Cancelled: s.Cancelled, Expired: s.Expired},
 		WaitsFor: batchWaitsFor(o),
 	}
