@@ -12,8 +12,8 @@ import (
 )
 
 func newBatchCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "batch", Short: "See what became of a batch, or cancel it"},
-		newBatchShowCommand(), newBatchCancelCommand())
+	return group(&cobra.Command{Use: "batch", Short: "See what became of batches, or cancel one"},
+		newBatchListCommand(), newBatchShowCommand(), newBatchCancelCommand())
 }
 
 func newBatchShowCommand() *cobra.Command {
@@ -75,6 +75,7 @@ func showBatch(w io.Writer, b *admin.BatchStatus) error {
 	t := newFacts(w)
 	t.line("batch", b.ID)
 	t.line("kind", string(b.Kind))
+	t.line("mailbox", b.Mailbox)
 	t.line("accepted", instantText(b.Accepted))
 	t.line("send at", instantText(b.SendAt))
 	if b.Cancelled {

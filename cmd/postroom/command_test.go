@@ -122,7 +122,7 @@ func TestMistypedCommandLinesAreUsageErrors(t *testing.T) {
 	for _, test := range []struct{ line, want string }{
 		{"sendd", "did you mean send?"},
 		{"message shw 1", "did you mean show?"},
-		{"message list", "see postroom message --help"},
+		{"message export", "see postroom message --help"},
 		{"message show", "ID is missing"},
 		{"batch cancel 1 2", "too many arguments"},
 		{"version now", "it takes none"},

@@ -242,7 +242,7 @@ func (e *exporting) stopped(err error, sel *admin.Selection) error {
 	if done == 0 {
 		return err
 	}
-	fmt.Fprintf(e.words, "%s in %s when this ended.\n", failedText(done), e.dir)
+	fmt.Fprintf(e.words, "%s in %s when this ended.\n", several(done, "failed message"), e.dir)
 	return &failure{code: exitCode(err), err: err, hint: e.again(sel, time.Time{})}
 }
 
@@ -259,7 +259,7 @@ func (e *exporting) report(sel *admin.Selection, found map[string]bool, unreadab
 		return notFailed(missing)
 	}
 	if e.refused > 0 {
-		return fail(exitFault, "%s could not be exported", failedText(e.refused))
+		return fail(exitFault, "%s could not be exported", several(e.refused, "failed message"))
 	}
 	return nil
 }

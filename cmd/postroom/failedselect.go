@@ -64,14 +64,10 @@ func isID(s string) bool {
 // filter gives what the flags and ids say. Faults are usage errors.
 func (f *failedFilter) filter(c *cobra.Command, ids []string) (admin.FailedFilter, error) {
 	got := admin.FailedFilter{Kind: mail.Kind(f.kind), Classes: f.classes, Mailbox: f.mailbox, BatchID: f.batch, Reply: f.reply}
-	// An empty variable of a shell script must not widen what is meant.
-	for _, name := range []string{"kind", "class", "mailbox", "batch", "recipient", "reply", "since", "until"} {
-		flag := c.Flags().Lookup(name)
-		if value := flag.Value.String(); flag.Changed && (value == "" || name == "class" && len(f.classes) == 0) {
-			return got, usage("--%s: it is empty: leave it out if it does not matter", name)
-		}
+	err := noneEmpty(c, "kind", "class", "mailbox", "batch", "recipient", "reply", "since", "until")
+	if err != nil {
+		return got, err
 	}
-	var err error
 	if got.IDs, err = idList(c, ids); err != nil {
 		return got, err
 	}
@@ -100,6 +96,17 @@ func (f *failedFilter) filter(c *cobra.Command, ids []string) (admin.FailedFilte
 		return got, usage("--since and --until: nothing is in between")
 	}
 	return got, nil
+}
+
+// noneEmpty refuses flags that are given and empty: a shell script's variable that is not set must not widen what is meant.
+func noneEmpty(c *cobra.Command, names ...string) error {
+	for _, name := range names {
+		flag := c.Flags().Lookup(name)
+		if value := flag.Value.String(); flag.Changed && (value == "" || value == "[]") {
+			return usage("--%s: it is empty: leave it out if it does not matter", name)
+		}
+	}
+	return nil
 }
 
 // idList gives each id once; nil if there are none.
@@ -176,27 +183,33 @@ func ago(s string) (time.Duration, bool) {
 
 // filterWords say what a filter demands; "" if it demands nothing.
 func filterWords(f admin.FailedFilter) string {
-	var words []string
-	say := func(name, value string) {
-		if value != "" {
-			words = append(words, name+" "+value)
-		}
-	}
-	say("kind", string(f.Kind))
-	say("class", strings.Join(f.Classes, " or "))
-	say("mailbox", f.Mailbox)
-	say("batch", f.BatchID)
-	say("recipient", f.Recipient)
+	var w demands
+	w.say("kind", string(f.Kind))
+	w.say("class", strings.Join(f.Classes, " or "))
+	w.say("mailbox", f.Mailbox)
+	w.say("batch", f.BatchID)
+	w.say("recipient", f.Recipient)
 	if f.Reply != "" {
-		say("reply", strconv.Quote(f.Reply))
+		w.say("reply", strconv.Quote(f.Reply))
 	}
-	say("since", instantText(f.From))
-	say("before", instantText(f.Until))
+	w.say("since", instantText(f.From))
+	w.say("before", instantText(f.Until))
 	if len(f.IDs) > 0 {
-		say("ids:", thousands(len(f.IDs)))
+		w.say("ids:", thousands(len(f.IDs)))
 	}
-	return strings.Join(words, ", ")
+	return w.String()
 }
+
+// demands are what a filter demands, in words.
+type demands []string
+
+func (d *demands) say(name, value string) {
+	if value != "" {
+		*d = append(*d, name+" "+value)
+	}
+}
+
+func (d demands) String() string { return strings.Join(d, ", ") }
 
 // selection holds the flags of the commands that do something to failed messages.
 type selection struct {
@@ -237,12 +250,17 @@ func (s *selection) again(sel *admin.Selection, bound time.Time) string {
 	if _, moves := ago(s.until); moves || !bound.IsZero() {
 		flags = append(flags, "--until "+sel.Filter.Until.UTC().Format(time.RFC3339Nano))
 	}
+	return goOn(flags, s.all)
+}
+
+// goOn says how to repeat a command that was cut short: with flags, which stand for --all if that was given.
+func goOn(flags []string, all bool) string {
 	text := "To go on, repeat the command"
 	if len(flags) == 0 {
 		return text + "."
 	}
 	text += " with " + strings.Join(flags, " ")
-	if s.all {
+	if all {
 		text += " instead of --all"
 	}
 	return text

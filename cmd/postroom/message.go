@@ -18,8 +18,8 @@ import (
 )
 
 func newMessageCommand() *cobra.Command {
-	return group(&cobra.Command{Use: "message", Short: "See what became of a message, or cancel it"},
-		newMessageShowCommand(), newMessageCancelCommand())
+	return group(&cobra.Command{Use: "message", Short: "See what became of messages, or cancel them"},
+		newMessageListCommand(), newMessageShowCommand(), newMessageCancelCommand(onTerminal))
 }
 
 func newMessageShowCommand() *cobra.Command {
@@ -53,27 +53,52 @@ Delivered means that the provider took responsibility; a bounce may still follow
 	return c
 }
 
-func newMessageCancelCommand() *cobra.Command {
-	var n connection
+func newMessageCancelCommand(ask func(*cobra.Command) asker) *cobra.Command {
+	choice := &messageChoice{}
+	g := &changing{verb: "cancel", done: "cancelled", noun: "message", final: true, of: choice}
 	c := &cobra.Command{
-		Use:   "cancel ID",
-		Short: "Cancel a message that nobody is sending",
-		Long: `Cancel a message. That works until an attempt begins, and again between attempts; then it is too late. The token's role must
-be operator or admin. Cancelling twice is fine.`,
-		Example: `  postroom message cancel 01JZ3Q8Y6M2V7T4K9RBC5XWDHE`,
-		Args:    arguments("ID"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, err := n.connect()
-			if err != nil {
-				return err
-			}
-			if err := client.CancelMessage(c.Context(), args[0]); err != nil {
-				return err
-			}
-			return showCancelled(c, &n, "MESSAGE", args[0])
-		},
+		Use:   "cancel [ID...]",
+		Short: "Cancel messages that nobody is sending",
+		Long: `Cancel messages. That works until an attempt begins, and again between attempts; then it is too late. The token's role must be operator
+or admin. Cancelling twice is fine. Give ids, filters, or --all; "postroom batch cancel" cancels all of a batch.
+
+Messages are meant that fit every filter given. ` + aboutAccepted + `
+--recipient finds who still lacks the mail.
+
+Unless one id is all that is given, everything is counted first and told; --dry-run ends there. Filters and --all need a yes on the terminal, or
+--yes. Then it is done in many small requests, to what was accepted before the count began. What the server can't do for a moment is tried
+again. A run that was interrupted says how to go on; each message is cancelled once. What is being sent is counted as too late; that one of
+the ids is, or is not known, is a fault (exit code 1).
+
+Without --batch or ids the server looks at all that it knows: a million messages in about half a minute, twice.
+
+With --output json the answer is {"id", "state"} for one id, and else the API's, with the sums of the run: {"done", "too_late",
+"unreadable", "scanned", "left"}. What is 0 can be left out; left is above 0 if the run ended early.`,
+		Example: `  postroom message cancel 01JZ3Q8Y6M2V7T4K9RBC5XWDHE
+  postroom message cancel --kind subscription --accepted-before 2030-01-31T10:00:00Z --dry-run
+  postroom message cancel --batch 01JZ3Q8Y6M2V7T4K9RBC5XWDHE --recipient @example.com --yes`,
 	}
-	n.register(c)
+	g.complete(c, ask)
+	many := c.RunE
+	c.RunE = func(c *cobra.Command, ids []string) error {
+		if err := choice.take(c, ids); err != nil {
+			return err
+		}
+		if n := choice.named(); n != 1 || g.dryRun {
+			if n > 0 { // whoever writes ids means them
+				g.final, g.unasked = false, n
+			}
+			return many(c, ids)
+		}
+		client, err := choice.connect()
+		if err != nil {
+			return err
+		}
+		if err := client.CancelMessage(c.Context(), ids[0]); err != nil {
+			return err
+		}
+		return showCancelled(c, &choice.connection, "MESSAGE", ids[0])
+	}
 	return c
 }
 
