@@ -56,14 +56,14 @@ func TestAHundredThousandFailedAreRequeuedInOneRequest(t *testing.T) {
 			pass(cut, time.Millisecond)
 		}
 	}()
-	before, err := i.requeueTold(cut, body)
+	before, err := i.told(cut, "/v1/failed/requeue", body)
 	cancel()
 	if !errors.Is(err, context.Canceled) && (err != nil || *full) { // the short form can be faster
 		t.Fatalf("the request was to be cut: %+v, %v", before, err)
 	}
 	between := left()
 	begun = time.Now()
-	lines, err := i.requeueTold(t.Context(), body)
+	lines, err := i.told(t.Context(), "/v1/failed/requeue", body)
 	took := time.Since(begun)
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +80,7 @@ func TestAHundredThousandFailedAreRequeuedInOneRequest(t *testing.T) {
 	if last.Next != "" || last.Done > between || left() != 0 {
 		t.Errorf("%+v of %d, and %d are left", last, between, left())
 	}
-	if again, err := i.requeueTold(t.Context(), body); err != nil || again[len(again)-1].Done != 0 {
+	if again, err := i.told(t.Context(), "/v1/failed/requeue", body); err != nil || again[len(again)-1].Done != 0 {
 		t.Errorf("once more: %+v, %v", again, err)
 	}
 	await(t, 20*time.Minute, "everything to be delivered", func() bool { return i.front.metric("postroom_messages") == 0 })
@@ -90,9 +90,9 @@ func TestAHundredThousandFailedAreRequeuedInOneRequest(t *testing.T) {
 		len(before), between, len(all), last.Done, took.Round(10*time.Millisecond), float64(last.Done)/took.Seconds(), len(lines), i.front.peak()/mega, idle/mega)
 }
 
-// requeueTold requeues in one request, and gives the lines of its answer.
-func (i *installation) requeueTold(ctx context.Context, body string) ([]admin.Selected, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, i.front.url+"/v1/failed/requeue", strings.NewReader(body))
+// told changes what a filter selects in one request, and gives the lines of its answer.
+func (i *installation) told(ctx context.Context, path, body string) ([]admin.Selected, error) {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, i.front.url+path, strings.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
