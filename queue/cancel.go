@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"strings"
+	"time"
 )
 
 // CancelMessage ends a message that nobody is sending. It gives ErrTooLate if it is being sent or has ended otherwise, and
@@ -77,8 +78,29 @@ func (q *Queue) CancelMessages(ctx context.Context, f MessageFilter, o Selection
 		step.Scanned = s.scanned
 	}
 	step.Unreadable += s.unreadable
-	step.Left, step.Next, err = s.rest(ctx)
+	if step.Left, step.Next, err = s.rest(ctx); err == nil && step.Next == "" && !o.DryRun {
+		err = q.prune(ctx)
+	}
 	return step, err
+}
+
+// pruning is how long lanes are pruned in one go; the sweep goes on.
+const pruning = 2 * time.Second
+
+// prune drops entries of cancelled messages from lanes.
+func (q *Queue) prune(ctx context.Context) error {
+	at := []any{"", "", "", 0}
+	for begun := time.Now(); time.Since(begun) < pruning; {
+		values, err := q.run(ctx, "prune", at...).Slice()
+		if err != nil {
+			return fmt.Errorf("queue: prune: %w", err)
+		}
+		if values[0] == int64(0) {
+			return nil
+		}
+		at = values[1:]
+	}
+	return nil
 }
 
 // cancelSome does, or counts, a piece of a selection.

@@ -1,8 +1,11 @@
 package queue
 
 import (
+	"fmt"
 	"maps"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/queue/queuetest"
@@ -136,4 +139,59 @@ func TestASelectionThatIsCutAndRepeatedCancelsEachOnce(t *testing.T) {
 		}
 		noContentIsLeft(t, q)
 	}
+}
+
+// What was cancelled is counted as waiting no more, also while nothing goes out, and the rest keeps its order.
+func TestCancelledMessagesLeaveTheirLanes(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, q *Queue) {
+		version := activate(t, q, 1)
+		const n = 900
+		b := enqueueBatch(t, q, batch(mail.Report, n))
+		news := batch(mail.Subscription, 30)
+		enqueueBatch(t, q, news)
+		later := message(mail.Report, "ada@example.net")
+		later.SendAt = time.Now().Add(time.Hour)
+		enqueue(t, q, later)
+		var kept []string
+		f := MessageFilter{Kind: mail.Report, IDs: nil}
+		for i, id := range b.IDs {
+			if i%3 == 0 {
+				kept = append(kept, id)
+			} else {
+				f.IDs = append(f.IDs, id)
+			}
+		}
+		if got := cancelAll(t, q, f, SelectionOptions{}); got.Done != n-len(kept) {
+			t.Fatalf("%+v", got)
+		}
+		backlog := func() map[string]string { return q.redis.HGetAll(t.Context(), q.key("backlog")).Val() }
+		if got := waiting(t, q); !slices.Equal(got[:len(kept)], kept) || len(got) != len(kept)+30 {
+			t.Errorf("%d wait, want %d and 30", len(got), len(kept))
+		}
+		if got, want := backlog(), map[string]string{"r:reports@example.com": fmt.Sprint(len(kept)), "s:reports@example.com": "30"}; !maps.Equal(got, want) {
+			t.Errorf("the backlog is counted as %v, want %v", got, want)
+		}
+		// One of many is left to come up: to turn the lane for it would cost more.
+		if err := q.CancelMessage(t.Context(), kept[0]); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.tidy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got := waiting(t, q); len(got) != len(kept)+30 {
+			t.Errorf("%d wait, want %d and 30", len(got), len(kept))
+		}
+		if got := cancelAll(t, q, MessageFilter{}, SelectionOptions{}); got.Done != len(kept)-1+30+1 {
+			t.Errorf("%+v", got)
+		}
+		for _, key := range []string{"thinned", "backlog", "due", "s:r", "s:s", "r:r:reports@example.com"} {
+			if q.redis.Exists(t.Context(), q.key(key)).Val() != 0 {
+				t.Errorf("%s is left", key)
+			}
+		}
+		single := enqueue(t, q, message(mail.Report, "ada@example.net"))
+		if a := sitDown(t, q, version, nil).turns()[0].Next(nil); a == nil || a.MessageID != single {
+			t.Errorf("what comes then is %+v", a)
+		}
+	})
 }

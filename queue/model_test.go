@@ -1,6 +1,7 @@
 package queue
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -264,10 +265,55 @@ func (m *model) cancel(rt *rapid.T) {
 		m.cancelBatch(rt)
 		return
 	}
+	if rapid.Bool().Draw(rt, "a selection") {
+		m.cancelSelection(rt)
+		return
+	}
 	id := rapid.SampledFrom(m.messages).Draw(rt, "message")
 	err := m.queue.CancelMessage(context.Background(), id)
 	if err != nil && err != ErrTooLate && (err != ErrNotFound || !m.deleted[id]) {
 		rt.Fatal(err)
+	}
+}
+
+// cancelSelection cancels what a filter selects, all in one step.
+func (m *model) cancelSelection(rt *rapid.T) {
+	var f MessageFilter
+	fits := func(string, *record) bool { return true }
+	switch rapid.SampledFrom([]string{"", "kind", "mailbox", "batch"}).Draw(rt, "by") {
+	case "kind":
+		f.Kind = rapid.SampledFrom(mail.Kinds()).Draw(rt, "kind")
+		fits = func(_ string, r *record) bool { return kindOf[r.head[headKind]] == f.Kind }
+	case "mailbox":
+		f.Mailbox = rapid.SampledFrom(senders).Draw(rt, "mailbox")
+		fits = func(id string, _ *record) bool { return cmp.Or(m.senders[id], m.rate.active.Sender) == f.Mailbox }
+	case "batch":
+		if len(m.batches) == 0 {
+			rt.Skip()
+		}
+		f.BatchID = rapid.SampledFrom(m.batches).Draw(rt, "batch")
+		fits = func(id string, _ *record) bool { return m.inBatch[id] == f.BatchID }
+	}
+	done, late := 0, 0
+	for _, id := range m.messages {
+		r := m.record(rt, id)
+		if r == nil || !fits(id, r) {
+			continue
+		}
+		switch stateOf[r.head[headState]] {
+		case Queued:
+			done++
+		case Sending:
+			late++
+		}
+	}
+	dry := rapid.IntRange(0, 3).Draw(rt, "dry") == 0
+	// Its time is Redis's, and ids are made by the clock of this machine.
+	cursor := milli(time.Now().AddDate(100, 0, 0)) + "-" + map[bool]string{true: "n0", false: "s.0"}[f.BatchID != ""]
+	step, err := m.queue.CancelMessages(context.Background(), f, SelectionOptions{DryRun: dry, Cursor: cursor})
+	m.must(rt, err)
+	if step.Done != done || step.TooLate != late || step.Next != "" {
+		rt.Fatalf("%+v of %+v, want %d and %d too late", step, f, done, late)
 	}
 }
 

@@ -101,7 +101,7 @@ func (c *Consumer) checkTurn(ctx context.Context, turn, key, unit string) error 
 	return err
 }
 
-// tidy drops what has been kept long enough, what was staged and never committed, files that nobody refers to, and finishes cancelled batches. Its steps
+// tidy drops what has been kept long enough, what was staged and never committed, files that nobody refers to, and entries of cancelled messages, and finishes cancelled batches. Its steps
 // are bounded, and nothing hangs on when they happen.
 func (q *Queue) tidy(ctx context.Context) error {
 	if err := q.forget(ctx); err != nil {
@@ -131,6 +131,9 @@ func (q *Queue) tidy(ctx context.Context) error {
 		}
 		q.metrics.repairs.WithLabelValues("staged").Add(float64(values[2]))
 		more = values[0]
+	}
+	if err := q.prune(ctx); err != nil {
+		return err
 	}
 	cancelled, err := q.redis.SRandMemberN(ctx, q.key("cancelling"), 20).Result()
 	if err != nil {

@@ -32,12 +32,7 @@ for _, which in ipairs({':d', ':n'}) do
       end
     end
     flush(now, max)
-    -- A lane stands in its ring exactly while it has entries.
-    if redis.call('EXISTS', lane .. ':d', lane .. ':n') == 0 then
-      local ring = P .. 'r:' .. b[2] .. ':' .. b[3]
-      redis.call('LREM', ring, 1, id)
-      if redis.call('EXISTS', ring) == 0 then redis.call('LREM', P .. 's:' .. b[2], 1, b[3]) end
-    end
+    leave(b[2], b[3], id)
     return {1, ended, b[2], b[4] and 0 or 1, again}
   end
 end
