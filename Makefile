@@ -41,7 +41,7 @@ build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postroom ./cmd/postroom
 
 bench: deps
-	$(FULL) -run '^Test(Drain|RepairOfALargeBacklog|WhatWaitsCostsNothing)$$'
+	$(FULL) -run '^Test(Drain|RepairOfALargeBacklog|ListsOfALargeBacklog|WhatWaitsCostsNothing)$$'
 
 proof: deps
 	$(FULL) -run '^Test(Submission|Interrupted|Clocks|Limits|AThrottled|AnAlert|ASmall|ABacklog|AMessage|ADear|Waiting|TheProviders|Forecasts|Held|AWrong|AServer|AFull|RetryAfter|OneOfEach|FiftyThousand|AHundred|OAuth|GraphStays|AnAmbiguous|ALarge|Switching|SettingsThat|Secrets|AnAdministrators|TryingSettings|AStream|AGenerated|ACluster)'

@@ -31,7 +31,7 @@ func newMessageListCommand() *cobra.Command {
 sending. The token's role must be operator or admin.
 
 With --batch only the batch's messages are looked at, and come in its order. Else the server looks at all that it knows, those of ended
-mail too (a million in about half a minute), until --limit are found: they come in no order, and which are found first is chance.
+mail too (a million in some 10 s), until --limit are found: they come in no order, and which are found first is chance.
 A message that moves meanwhile may be missing, or there twice. "postroom batch list" is the shorter answer to what waits.
 
 ` + aboutAccepted + ` --recipient finds who still lacks the mail.
