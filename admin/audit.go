@@ -12,7 +12,7 @@ import (
 
 func (h *handler) registerAudit() {
 	op := h.operation(Operator, http.MethodGet, "/v1/audit", "listAudit", "Who changed what, when and from where", always)
-	op.Description = "Changes and tries of the provider's settings, pauses, and what was done to failed mail, newest first. Some 10,000 are kept."
+	op.Description = "Changes and tries of the provider's settings, pauses, what was done to failed mail, and selections that were cancelled, newest first. Some 10,000 are kept."
 	huma.Register(h.api, op, h.listAudit)
 }
 

@@ -161,8 +161,17 @@ func TestCancelledMessagesLeaveTheirLanes(t *testing.T) {
 				f.IDs = append(f.IDs, id)
 			}
 		}
+		// Who repairs meanwhile reads lanes from their tails, and must not miss what is turned.
+		q.redis.Set(t.Context(), q.key("repair"), "somebody", 0)
 		if got := cancelAll(t, q, f, SelectionOptions{}); got.Done != n-len(kept) {
 			t.Fatalf("%+v", got)
+		}
+		if got := waiting(t, q); len(got) != n+30 {
+			t.Errorf("%d wait, want %d and 30", len(got), n)
+		}
+		q.redis.Del(t.Context(), q.key("repair"))
+		if err := q.tidy(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 		backlog := func() map[string]string { return q.redis.HGetAll(t.Context(), q.key("backlog")).Val() }
 		if got := waiting(t, q); !slices.Equal(got[:len(kept)], kept) || len(got) != len(kept)+30 {

@@ -49,6 +49,15 @@ func TestAClusterIsAskedWhereOurKeysAre(t *testing.T) {
 		if err := q.tidy(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		if got := listAll(t, q, MessageFilter{}, 2); len(got) != 3 {
+			t.Fatalf("%d messages are listed, want 3", len(got))
+		}
+		if page, err := q.Batches(t.Context(), BatchFilter{}, "", 0); err != nil || len(page.Batches) != 1 {
+			t.Fatalf("%+v, %v", page, err)
+		}
+	}
+	if got := cancelAll(t, q, MessageFilter{}, SelectionOptions{}); got.Done != 3 {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -1,11 +1,13 @@
 -- prune drops entries of cancelled messages from lanes, in bounded steps: they would be counted as waiting until they come up. A lane is turned
 -- once, so that its order stays; what is put into it meanwhile may come before the rest of it. It is done where a tenth of the
--- entries is stale at least. Call again with what it answers, until that is 0; whoever does not leaves the rest to the sweep.
+-- entries is stale at least, and while nobody repairs, who would miss what goes from the head to the tail. Call again with what it answers,
+-- until that is 0; whoever does not leaves the rest to the sweep.
 --
 -- ARGV: 1 lane, as P.."thinned" names it ("": any), 2 ":d" or ":n", 3 entry at which that list has been turned ("": none was kept so
 -- far), 4 entries of it to look at yet. Answer: {1 if there is more to do, else 0; then what to call it with}.
 local STEPS = 200
 local lane, which, stop, left = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+if redis.call('EXISTS', P .. 'repair') == 1 then return {0, '', '', '', 0} end
 
 local function parts_of(name) return string.match(name, '^(.):(.*):([^:]*)$') end
 
