@@ -167,13 +167,23 @@ local function visit(key, most)
   return hand_out(key, most)
 end
 
--- everybody lists the keys that have work, as many as one run looks at. With rest, the others are looked at by the next.
+-- everybody lists the keys that have work, as many as one run looks at. With rest, the others are looked at by the next. While one
+-- attempt is to tell whether everything is silent any more, that is not left to a key that waits for room in its own limits.
+local silent = silent_until('*')
+local doubt = in_doubt('*', now)
 local function everybody(rest)
   local others = {}
   for _, kind in ipairs({'a', 'r', 's'}) do
     for _, sender in ipairs(redis.call('LRANGE', P .. 's:' .. kind, 0, -1)) do
       local key = key_of(provider, sender)
-      if #todo < KEYS_AT_ONCE then list(key) elseif not listed[key] then others[#others + 1] = key end
+      local look = doubt and redis.call('ZSCORE', P .. 'looks', key)
+      if look and tonumber(look) > now then
+        -- somebody looks at it then
+      elseif #todo < KEYS_AT_ONCE then
+        list(key)
+      elseif not listed[key] then
+        others[#others + 1] = key
+      end
     end
   end
   if not rest or #others == 0 then return end
@@ -194,8 +204,6 @@ end
 if before and limited then
   for _, key in ipairs(todo) do visit(key, 0) end
 end
-local silent = silent_until('*')
-local doubt = in_doubt('*', now)
 if silent > now then
   look_at('*', silent) -- then everybody is
 elseif probed('*', now) then

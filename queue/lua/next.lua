@@ -188,6 +188,7 @@ local function wait_for(key, at, whose, served)
     redis.call('ZREM', P .. 'blocked', key)
   end
   if at == -1 then return -1 end
+  if in_doubt('*', now) then flag('*') end -- another is to tell whether that is over
   return arm(whose, at, now)
 end
 
