@@ -151,7 +151,7 @@ func (q *Queue) enqueue(ctx context.Context, m *mail.Message, producer trace.Spa
 	}
 	answer, err := q.run(ctx, "accept", id, r.encode(), letter(m.Kind), sender, len(blob), q.options.ContentMaxBytes,
 		a.idempotency, fingerprint, q.options.IdempotencyFor.Milliseconds(), milliOrZero(m.SendAt), inline, refs.encode(),
-		q.options.BacklogMax).StringSlice()
+		q.options.BacklogMax, milliOrZero(m.ExpiresAt)).StringSlice()
 	if err != nil {
 		return Receipt{}, refusal("enqueue", err)
 	}

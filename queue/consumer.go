@@ -116,7 +116,7 @@ func (q *Queue) NewConsumer(o ConsumerOptions) *Consumer {
 	setDefault(&o.Grace, 30*time.Second)
 	setDefault(&o.CacheBytes, 64<<20)
 	setDefault(&o.CheckInterval, 100*time.Millisecond)
-	setDefault(&o.SweepInterval, 15*time.Second)
+	setDefault(&o.SweepInterval, sweepInterval)
 	setDefault(&o.RepairInterval, time.Hour)
 	return &Consumer{
 		queue: q, options: o, log: q.log, contents: newContents(o.CacheBytes), began: time.Now(), leaseTime: leaseTime, faultDelay: faultDelay,

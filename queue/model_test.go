@@ -76,6 +76,7 @@ func (m *model) upkeep(rt *rapid.T) {
 		m.sweepNow(rt)
 	case "tidy":
 		m.must(rt, m.queue.tidy(context.Background()))
+		m.nothingExpired(rt)
 	case "repair":
 		m.repairNothing(rt)
 	case "restart":

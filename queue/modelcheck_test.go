@@ -336,6 +336,20 @@ func (m *model) nothingLeft(rt *rapid.T) {
 	}
 }
 
+// nothingExpired checks that nothing waits whose time is over, but what somebody requeued after that.
+func (m *model) nothingExpired(rt *rapid.T) {
+	b := m.read(rt)
+	for id, r := range b.records {
+		at := r.head[headExpires]
+		if batch := m.inBatch[id]; batch != "" {
+			at = b.batches[batch]["expires"]
+		}
+		if stateOf[r.head[headState]] == Queued && at != "" && int64(atoi(at)) <= m.server.now.UnixMilli() && atoi(at) > atoi(r.head[headRequeued]) {
+			rt.Fatalf("%s waits, and has expired\n%s", id, m.dump())
+		}
+	}
+}
+
 // leftover lists the keys in Redis of some beginnings.
 func (m *model) leftover(beginnings ...string) []string {
 	return slices.DeleteFunc(m.server.Keys(), func(key string) bool {

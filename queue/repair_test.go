@@ -32,7 +32,7 @@ func (m *model) repairNothing(rt *rapid.T) {
 
 // spoil loses or spoils something of what can be made again, and repairs.
 func (m *model) spoil(rt *rapid.T) {
-	names := m.leftover("l:", "r:", "s:", "due", "counts", "backlog", "failed", "cancelling", "keys", "units", "mailboxes", "contents",
+	names := m.leftover("l:", "r:", "s:", "due", "expires", "counts", "backlog", "failed", "cancelling", "keys", "units", "mailboxes", "contents",
 		"b:", "a:")
 	if slices.ContainsFunc(slices.Collect(maps.Keys(m.hush.aside)), func(s string) bool { return m.hush.holds[s] != nil }) &&
 		!slices.ContainsFunc(slices.Collect(maps.Keys(m.hush.aside)), func(s string) bool { return m.hush.holds[s] == nil && m.hush.pauses[s] > 0 }) {
@@ -124,7 +124,7 @@ func stock(t *testing.T, q *Queue) *store {
 	if err := q.CancelMessage(t.Context(), enqueue(t, q, message(mail.Subscription, "cancelled@example.net"))); err != nil {
 		t.Fatal(err)
 	}
-	one(message(mail.Subscription, "sent@example.net"), delivered) // the cancelled one's entry goes with it
+	one(message(mail.Subscription, "sent@example.net"), delivered)
 	s.left = append(s.left, one(message(mail.Report, "again@example.net"), func(a *Attempt) *Settlement {
 		again := outcomes(a, Again, "t")
 		again.Delay = time.Hour
@@ -153,7 +153,8 @@ func stock(t *testing.T, q *Queue) *store {
 	s.left = append(s.left, r.IDs[2:]...)
 	later, laterBatch := message(mail.Alert, "later@example.net"), batch(mail.Subscription, 4)
 	later.SendAt = time.Now().Add(time.Hour)
-	laterBatch.Message.SendAt = later.SendAt
+	later.ExpiresAt = later.SendAt.Add(time.Hour)
+	laterBatch.Message.SendAt, laterBatch.Message.ExpiresAt = later.SendAt, later.ExpiresAt
 	s.left = append(append(s.left, enqueue(t, q, later)), enqueueBatch(t, q, laterBatch).IDs...)
 	stagedBatch(t, q, 3)
 	if err := q.run(t.Context(), "cancel_batch", enqueueBatch(t, q, batch(mail.Subscription, 250)).ID, 1000).Err(); err != nil {
@@ -225,12 +226,12 @@ func repaired(t *testing.T, q *Queue, wrong bool) *Repaired {
 
 // indexes are the keys that can be made again; counters the fields of hashes.
 var (
-	indexes  = []string{"l:", "r:", "s:", "due", "aside", "counts", "backlog", "failed", "cancelling", "staged", "keys", "units", "mailboxes", "contents"}
+	indexes  = []string{"l:", "r:", "s:", "due", "expires", "aside", "counts", "backlog", "failed", "cancelling", "staged", "keys", "units", "mailboxes", "contents"}
 	counters = map[string][]string{"b:": {"shares", "f"}, "a:": {"shares"}, "counts": {"open:r", "failed:r", "class:permanent", "content_bytes"},
 		"backlog": {"r:reports@example.com", "s:news@example.com"}}
 )
 
-// picture is all there is in Redis, by key, but what passes and what order lists have; times are only in "due".
+// picture is all there is in Redis, by key, but what passes and what order lists have; times are only in "due", "expires" and "failed".
 func picture(t *testing.T, q *Queue) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -247,7 +248,7 @@ func picture(t *testing.T, q *Queue) map[string]string {
 		case k.Sorted != nil:
 			for _, m := range slices.Sorted(maps.Keys(k.Sorted)) {
 				all[name] += m
-				if name == "due" || name == "failed" {
+				if name == "due" || name == "expires" || name == "failed" {
 					all[name] += "=" + strconv.FormatFloat(k.Sorted[m], 'f', -1, 64)
 				}
 				all[name] += "\n"

@@ -24,7 +24,8 @@ var growing = []string{"accept", "stage", "items", "store"}
 var fronts = []string{"prelude", "records", "holds"}
 
 // ownFront is what stands in front of some scripts, too.
-var ownFront = map[string]string{"next": "order", "accept": "whole", "commit": "whole", "sweep": "gone", "repair_attempts": "gone", "cancel_batch": "leave", "prune": "leave"}
+var ownFront = map[string]string{"next": "order", "accept": "whole", "commit": "whole", "sweep": "gone", "repair_attempts": "gone",
+	"cancel": "strike", "cancel_batch": "strike", "expire": "strike", "prune": "strike"}
 
 // scriptNames lists our scripts: the files in lua/ but the shared ones. The files document what each takes and answers.
 func scriptNames() []string {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 
 	"github.com/postroom/postroom/mail"
 )
+
+// sweepInterval is how often one process sweeps unless options say otherwise.
+const sweepInterval = 15 * time.Second
 
 // doubtful is how long a turn may be out without having begun before the sweep asks whether its task still exists.
 const doubtful = 10 * time.Second
@@ -37,7 +41,30 @@ func (c *Consumer) sweepOnce(ctx context.Context) error {
 	if err := c.sweepTurns(ctx); err != nil {
 		return err
 	}
-	return c.queue.tidy(ctx)
+	return c.queue.tidyOnce(ctx, l.worker, c.options.SweepInterval)
+}
+
+// Tend does, until ctx ends, what of the sweep needs no worker: a process that only accepts mail does it, so that mail expires, and
+// what nobody finishes is dropped, also while no worker runs.
+func (q *Queue) Tend(ctx context.Context) {
+	holder := token(8)
+	for {
+		if err := q.tidyOnce(ctx, holder, sweepInterval); err != nil && ctx.Err() == nil {
+			q.log.Warn("tidying up stopped half-way; the next time it goes on", "error", err)
+		}
+		if pause(ctx, sweepInterval) != nil {
+			return
+		}
+	}
+}
+
+// tidyOnce tidies up, unless another process has just done so.
+func (q *Queue) tidyOnce(ctx context.Context, holder string, interval time.Duration) error {
+	claimed, err := q.run(ctx, "claim", "tidy", holder, (interval * 9 / 10).Milliseconds()).Int()
+	if err != nil || claimed == 0 {
+		return err
+	}
+	return q.tidy(ctx)
 }
 
 // What is known of an attempt whose worker is gone: nothing, or that it had handed nothing over.
@@ -101,9 +128,13 @@ func (c *Consumer) checkTurn(ctx context.Context, turn, key, unit string) error 
 	return err
 }
 
-// tidy drops what has been kept long enough, what was staged and never committed, files that nobody refers to, and entries of cancelled messages, and finishes cancelled batches. Its steps
+// tidy ends what has expired, drops what has been kept long enough, what was staged and never committed, files that nobody refers to, and
+// entries of messages that have ended, and finishes cancelled batches. Its steps
 // are bounded, and nothing hangs on when they happen.
 func (q *Queue) tidy(ctx context.Context) error {
+	if err := q.expire(ctx); err != nil {
+		return err
+	}
 	if err := q.forget(ctx); err != nil {
 		return err
 	}
@@ -143,6 +174,27 @@ func (q *Queue) tidy(ctx context.Context) error {
 		if err := q.CancelBatch(ctx, id); err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
+	}
+	return nil
+}
+
+// expire ends mail that waits and whose expires_at has passed, whatever it waits for.
+func (q *Queue) expire(ctx context.Context) error {
+	for more := true; more; {
+		values, err := q.run(ctx, "expire", q.options.DeliveredMax).Slice()
+		if err != nil {
+			return err
+		}
+		for _, e := range toldAll(values[1]) {
+			q.metrics.finished.WithLabelValues(string(e.kind), string(e.state)).Inc()
+			e.log(q.log, slog.LevelInfo, string(e.state))
+		}
+		for of := range slices.Chunk(values[2:], 3) {
+			kind := kindOf[text(of[2])]
+			q.metrics.finished.WithLabelValues(string(kind), string(Expired)).Add(float64(number(of[1])))
+			q.log.Info("messages of a batch have expired", "batch", text(of[0]), "kind", kind, "messages", number(of[1]))
+		}
+		more = values[0] == int64(1)
 	}
 	return nil
 }

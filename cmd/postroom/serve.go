@@ -301,7 +301,7 @@ func (s *server) run(ctx context.Context) error {
 	worked := make(chan error, 1)
 	go func() {
 		if s.consumer == nil {
-			<-working.Done()
+			s.queue.Tend(working)
 			worked <- nil
 			return
 		}

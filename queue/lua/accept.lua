@@ -2,7 +2,7 @@
 --
 -- ARGV: 1 id, 2 record, 3 kind, 4 sender, 5 bytes of content, 6 content.max_bytes, 7 idempotency key ("" for none),
 -- 8 fingerprint of the request, 9 ms to keep the idempotency key, 10 send_at in ms (0: now), 11 content, or "" if staged,
--- 12 stored files that it refers to (as in its record), 13 accept.backlog_max (0: no bound).
+-- 12 stored files that it refers to (as in its record), 13 accept.backlog_max (0: no bound), 14 expires_at in ms (0: none).
 -- Answer: {"accepted" or "replayed", id}; {"conflict"} (another request had this key); {"running"} (another one has it now); {"full"}; {"crowded"} (too many messages wait); {"gone"} (the staged
 -- content's deadline has passed, or a fail-over has lost a piece of it); {"lost", id} (a file is not stored any more).
 local now = now_ms()
@@ -27,6 +27,7 @@ else
 end
 refer(ARGV[12])
 redis.call('SET', P .. 'm:' .. id, ARGV[2])
+if ARGV[14] ~= '0' then redis.call('ZADD', P .. 'expires', ARGV[14], 'm:' .. id) end
 tally('open:' .. kind, 1)
 if ARGV[7] ~= '' then redis.call('SET', P .. 'i:' .. ARGV[7], id .. '\t' .. ARGV[8], 'PX', ARGV[9]) end
 if tonumber(ARGV[10]) > now then

@@ -3,24 +3,15 @@
 -- ARGV: 1 records.delivered_max, 2 mark of this call, random, then ids. Answer, for each: "ended:" and what told says of it if this call
 -- ended it, "cancelled" (it had been), "too_late" (it is being sent, or has ended), "newer" (of a newer format), or "none".
 local now, mark = now_ms(), ARGV[2]
-local answer, batches, thinned = {}, {}, {}
+local answer, batches = {}, {}
 
 local function batch_of(id)
   local b = batches[id]
   if not b then
-    b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'trace', 'sender')
+    b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'trace')
     batches[id] = b
   end
   return b
-end
-
--- unlist takes a message's entry away where that is cheap, and else notes in which lane it is stale: see prune.lua.
-local function unlist(id, r, b)
-  if redis.call('ZREM', P .. 'due', 'm:' .. entry_of(id, r)) == 1 then return end
-  local h, sender, lane = r.head, nil, nil
-  if b then sender, lane = b[3] or '-', h[BATCH] else sender, lane = place(r) end
-  lane = h[KIND] .. ':' .. sender .. ':' .. lane
-  thinned[lane] = (thinned[lane] or 0) + 1
 end
 
 for i = 3, #ARGV do
@@ -40,11 +31,11 @@ for i = 3, #ARGV do
     answer[#answer + 1] = 'ended:' .. told(id, r, CANCELLED, b and (b[2] or ''))
     -- Else it was ended by an earlier run of this very call, whose answer was lost.
     if h[STATE] == QUEUED then
-      unlist(id, r, b)
+      strike(id, r, #ARGV == 3)
       finish(id, r, CANCELLED, now, mark)
     end
   end
 end
-for lane, n in pairs(thinned) do redis.call('HINCRBY', P .. 'thinned', lane, n) end
+note_thinned()
 flush(now, tonumber(ARGV[1]))
 return answer

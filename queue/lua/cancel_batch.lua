@@ -13,26 +13,15 @@ if not b[4] then
   redis.call('HSET', P .. 'b:' .. id, 'cancelled', int(now))
   redis.call('SADD', P .. 'cancelling', id)
 end
-local again = {}
-local lane = lane_key(b[2], b[3], id)
+local again, ended = {}, 0
 for _, which in ipairs({':d', ':n'}) do
-  local entries = redis.call('LPOP', lane .. which, 200)
-  if entries and #entries > 0 then
-    local ended = 0
-    if not redis.call('ZSCORE', P .. 'due', 'b:' .. id) then wait_in(b[2], b[3], -#entries) end
-    for _, entry in ipairs(entries) do
-      local parts = split(entry, ':')
-      local r, newer = load(parts[1])
-      if newer then
-        await('m:' .. entry, now + NEWER)
-      elseif r and r.head[STATE] == QUEUED and r.head[GENERATION] == (parts[2] or '') then
-        finish(parts[1], r, CANCELLED, now)
-        ended = ended + 1
-        if which == ':d' then again[#again + 1] = told(parts[1], r, CANCELLED, b[5]) end
-      end
-    end
+  local taken = empty(b[2], b[3], id, which, function(message, r)
+    finish(message, r, CANCELLED, now)
+    ended = ended + 1
+    if which == ':d' then again[#again + 1] = told(message, r, CANCELLED, b[5]) end
+  end)
+  if taken > 0 then
     flush(now, max)
-    leave(b[2], b[3], id)
     return {1, ended, b[2], b[4] and 0 or 1, again}
   end
 end

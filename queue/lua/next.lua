@@ -202,12 +202,6 @@ do
   end
 end
 
--- expired says whether a message's time is over. What had expired already when somebody requeued it is to go all the same.
-local function expired(r, b)
-  local at = tonumber(b and b[3] or r.head[EXPIRES]) or math.huge
-  return at <= now and at > (tonumber(r.head[REQUEUED]) or 0)
-end
-
 local function content_of(id, r, b)
   if b then return r.head[BATCH], b[1] or '', b[2] or '' end
   return id, r.head[CHUNKS], r.head[BYTES]
@@ -339,15 +333,10 @@ local function offer(c, entry, place, attempt, senders, first)
     return nil
   end
   local b = r.head[BATCH] ~= '' and batch_of(r)
-  local over_by = b and b[4] and CANCELLED or expired(r, b) and EXPIRED
-  if over_by == EXPIRED and held(r.head) then
-    -- Somebody has to hear of those who may have it.
-    note(r, int(now) .. '\t0\t\t;t;m;;expired;;;;Its time was over before the others were offered it.')
-    fail(id, r, now)
-    c.ended[#c.ended + 1] = told(id, r, FAILED, b and b[7])
-    return nil
-  elseif over_by then
-    finish(id, r, over_by, now)
+  local cancelled = b and b[4]
+  if cancelled or (expiry.of(r, b and b[3]) or math.huge) <= now then
+    local over_by = CANCELLED
+    if cancelled then finish(id, r, CANCELLED, now) else over_by = expiry.finish(id, r, now) end
     c.ended[#c.ended + 1] = told(id, r, over_by, b and b[7])
     return nil
   elseif waits_aside(entry, place, key) then

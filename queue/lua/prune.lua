@@ -1,4 +1,4 @@
--- prune drops entries of cancelled messages from lanes, in bounded steps: they would be counted as waiting until they come up. A lane is turned
+-- prune drops entries of messages that have ended from lanes, in bounded steps: they would be counted as waiting until they come up. A lane is turned
 -- once, so that its order stays; what is put into it meanwhile may come before the rest of it. It is done where a tenth of the
 -- entries is stale at least, and while nobody repairs, who would miss what goes from the head to the tail. Call again with what it answers,
 -- until that is 0; whoever does not leaves the rest to the sweep.
@@ -54,7 +54,7 @@ end
 if dropped > 0 then
   -- Lanes of a batch that waits for its time are not counted yet.
   if not redis.call('ZSCORE', P .. 'due', 'b:' .. batch) then wait_in(kind, sender, -dropped) end
-  leave(kind, sender, batch)
+  leave_ring(kind, sender, batch)
   flush(now_ms(), math.huge)
 end
 if left > 0 then return {1, lane, which, stop, left} end

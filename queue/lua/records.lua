@@ -145,6 +145,28 @@ local function place(r)
   return redis.call('HGET', P .. 'b:' .. batch, 'sender') or '-', batch
 end
 
+-- P.."expires" has by when it expires: "m:" and the id of each open single message with an expires_at, and of each of a batch that waits
+-- again; and "b:" and the id of each batch with one until expire.lua has ended what was new of it. What is being sent is looked at
+-- when it is queued again.
+local expiry = {}
+
+-- expiry.of gives when a message expires; nil if it does not. of_batch is its batch's "expires". What had expired already when somebody
+-- requeued it is to go all the same.
+function expiry.of(r, of_batch)
+  local at = tonumber(of_batch or r.head[EXPIRES])
+  if at and at > (tonumber(r.head[REQUEUED]) or 0) then return at end
+end
+
+function expiry.watch(id, r)
+  local batch = r.head[BATCH]
+  local at = expiry.of(r, batch ~= '' and redis.call('HGET', P .. 'b:' .. batch, 'expires'))
+  if at then redis.call('ZADD', P .. 'expires', int(at), 'm:' .. id) end
+end
+
+function expiry.unwatch(id, r)
+  if r.head[EXPIRES] ~= '' or r.head[BATCH] ~= '' and r.head[GENERATION] ~= '' then redis.call('ZREM', P .. 'expires', 'm:' .. id) end
+end
+
 -- told says of a message what the log needs: state, kind, id, batch, counted attempts, class of the last, and ids of the producer's trace
 -- (see trace.go). trace is its batch's if that is known.
 local function told(id, r, state, trace)
@@ -214,9 +236,10 @@ local function flush(now, max)
   for batch, n in pairs(shares) do
     local b = P .. 'b:' .. batch
     if redis.call('HINCRBY', b, 'shares', -n) <= 0 then
-      local c = redis.call('HMGET', b, 'chunks', 'bytes', 'refs')
+      local c = redis.call('HMGET', b, 'chunks', 'bytes', 'refs', 'expires')
       drop_content(batch, c[1], c[2])
       unrefer(c[3])
+      if c[4] then redis.call('ZREM', P .. 'expires', 'b:' .. batch) end
       redis.call('HSET', b, 'finished', int(now))
       remember('b:' .. batch)
     end
@@ -250,6 +273,7 @@ local function finish(id, r, state, now, mark)
   tally('open:' .. h[KIND], -1)
   if state ~= DELIVERED and h[BATCH] ~= '' then redis.call('HINCRBY', P .. 'b:' .. h[BATCH], state, 1) end
   release(id, r)
+  expiry.unwatch(id, r)
   local tab = string.find(r.payload, '\t', 1, true)
   local last = string.match(r.history, '^.*\n(.*)$') or r.history -- anchored: else it is tried at each character
   redis.call('SET', P .. 'm:' .. id, table.concat({FORMAT, state, h[KIND], h[BATCH], mark or '', h[ATTEMPTS], '', '', '', '', h[MARKS], int(now)}, '\t') ..
@@ -265,6 +289,7 @@ local function held(h) return string.find(h[MARKS], 'u', 1, true) end
 local function fail(id, r, now)
   local h = r.head
   if held(h) then h[MARKS], h[CLASS], h[KEPT] = string.gsub(h[MARKS], 'u', 'p'), 'unknown', '' end
+  expiry.unwatch(id, r)
   h[STATE], h[WHEN], h[GENERATION] = FAILED, int(now), ''
   store(id, r)
   redis.call('ZADD', P .. 'failed', int(now), id)
@@ -272,6 +297,17 @@ local function fail(id, r, now)
   tally('open:' .. h[KIND], -1)
   tally('failed:' .. h[KIND], 1)
   tally('class:' .. h[CLASS], 1)
+end
+
+-- expiry.finish ends an open record whose time is over, and answers how: of those who may have it somebody has to hear.
+function expiry.finish(id, r, now)
+  if held(r.head) then
+    note(r, int(now) .. '\t0\t\t;t;m;;expired;;;;Its time was over before the others were offered it.')
+    fail(id, r, now)
+    return FAILED
+  end
+  finish(id, r, EXPIRED, now)
+  return EXPIRED
 end
 
 -- unfail takes a record out of the failed store again; it is open then.
@@ -300,6 +336,7 @@ local function again(id, r, generation, now, delay)
   local h = r.head
   h[STATE], h[GENERATION], h[WHEN] = QUEUED, generation, int(now + delay)
   store(id, r)
+  expiry.watch(id, r)
   if delay > 0 then
     await('m:' .. entry_of(id, r), now + delay)
     return

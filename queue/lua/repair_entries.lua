@@ -31,6 +31,7 @@ for i = 2, #ARGV, 2 do
         -- What the lane holds is counted in "backlog", and was when it was lost: that is counted anew later.
         local at = tonumber(r.head[WHEN]) or 0
         if at > now then await('m:' .. entry, at) else redis.call('RPUSH', list, entry) end
+        if redis.call('HEXISTS', P .. 'b:' .. batch, 'lapsed') == 1 then expiry.watch(id, r) end -- expire.lua has been at the lane
         tails[list][entry] = true
         put = put + 1
       end

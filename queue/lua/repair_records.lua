@@ -1,9 +1,9 @@
--- repair_records tells of records, lists those that failed in the failed store, and drops those that ended long ago and are forgotten
--- by the list of what is over.
+-- repair_records tells of records, lists those that failed in the failed store and those that expire in "expires", and drops those that
+-- ended long ago and are forgotten by the list of what is over.
 --
 -- ARGV: 1 ms: what ended before is to be gone, then ids. Answer: {records dropped, listed, of a newer format, then of each that is open
 -- or failed: id, state of its batch ("": it has none, "none": it is gone), head}.
-local answer, states = {0, 0, 0}, {['']= ''}
+local answer, states, expires = {0, 0, 0}, {['']= ''}, {}
 local over_by = {[DELIVERED] = true, [CANCELLED] = true, [EXPIRED] = true}
 for i = 2, #ARGV do
   local id = ARGV[i]
@@ -21,7 +21,12 @@ for i = 2, #ARGV do
       answer[2] = answer[2] + 1
     end
     local batch = r.head[BATCH]
-    if not states[batch] then states[batch] = redis.call('HGET', P .. 'b:' .. batch, 'state') or 'none' end
+    if not states[batch] then
+      local b = redis.call('HMGET', P .. 'b:' .. batch, 'state', 'expires')
+      states[batch], expires[batch] = b[1] or 'none', b[2]
+    end
+    local at = r.head[STATE] == QUEUED and (batch == '' or r.head[GENERATION] ~= '') and expiry.of(r, expires[batch])
+    if at then answer[2] = answer[2] + redis.call('ZADD', P .. 'expires', 'NX', int(at), 'm:' .. id) end
     for _, v in ipairs({id, states[batch], string.match(r.raw, '^[^\n]*')}) do answer[#answer + 1] = v end
   end
 end

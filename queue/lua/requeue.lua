@@ -31,6 +31,7 @@ for i = 2, #ARGV, 2 do
     h[ATTEMPTS], h[FIRST], h[ATTEMPT], h[BEGUN] = '', '', '', ''
     h[MARKS] = string.gsub(h[MARKS], 'x', 'p')
     store(id, r)
+    expiry.watch(id, r)
     local sender, lane = place(r)
     push(h[KIND], sender, lane, 'd', entry_of(id, r))
     woken[sender] = woken[sender] or {}
