@@ -291,9 +291,9 @@ func TestHealthTellsWhatFails(t *testing.T) {
 		}
 	}
 	want("/livez", 200, `{"status":"ok"}`)
-	want("/readyz", 200, `{"status":"ok","checks":{"process":"ok","provider":"ok","redis":"ok"}}`)
+	want("/readyz", 200, `{"status":"ok","checks":{"process":"ok","provider":"ok","redis":"ok","workers":"none"}}`)
 	failing <- io.ErrShortBuffer
-	want("/readyz", 503, `{"status":"unavailable","checks":{"process":"failed","provider":"ok","redis":"ok"}}`)
+	want("/readyz", 503, `{"status":"unavailable","checks":{"process":"failed","provider":"ok","redis":"ok","workers":"none"}}`)
 	if !strings.Contains(a.log.String(), io.ErrShortBuffer.Error()) {
 		t.Error("the log does not say why")
 	}

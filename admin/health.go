@@ -14,7 +14,7 @@ const checkTime = 2 * time.Second
 // health is the body of /livez and /readyz.
 type health struct {
 	Status string            `json:"status" enum:"ok,unavailable" doc:"ok if all checks are."`
-	Checks map[string]string `json:"checks,omitempty" doc:"Each check with ok or failed. Why it failed stands in the log: whoever asks here has shown no token. provider is ok, degraded or faulty, as information: it does not make the process unavailable."`
+	Checks map[string]string `json:"checks,omitempty" doc:"Each check with ok or failed. Why it failed stands in the log: whoever asks here has shown no token. provider is ok, degraded or faulty, and workers ok, none (none runs anywhere) or unable (none can load the provider's settings), as information: they do not make the process unavailable."`
 }
 
 type healthOutput struct {
@@ -51,11 +51,17 @@ func (h *handler) readyz(ctx context.Context, _ *struct{}) (*healthOutput, error
 	if h.ready != nil {
 		check("process", h.ready)
 	}
-	// A provider that is down is no reason to restart this process, or to send it no requests.
+	// A provider that is down, or other processes that are, are no reason to restart this process, or to send it no requests.
 	ctx, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()
 	if health, err := h.queue.Health(ctx); err == nil {
-		out.Body.Checks["provider"] = string(health.State)
+		out.Body.Checks["provider"], out.Body.Checks["workers"] = string(health.State), "ok"
+		switch w := health.Workforce(); {
+		case w.Running == 0:
+			out.Body.Checks["workers"] = "none"
+		case !w.Able():
+			out.Body.Checks["workers"] = "unable"
+		}
 	}
 	return out, nil
 }

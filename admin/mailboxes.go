@@ -30,7 +30,7 @@ const pauseEnds = "What is being sent is finished. A pause always ends by itself
 
 func (h *handler) registerMailboxes() {
 	op := h.operation(Operator, http.MethodGet, "/v1/mailboxes", "listMailboxes", "The mailboxes that send", always)
-	op.Description = "What has mail, or had some lately, by address: a mailbox, or the one account that sends for all. None while no provider is active."
+	op.Description = "What has mail, or had some lately, by address: a mailbox, or the one account that sends for all. None while no provider is active: then waiting says how much waits for one."
 	huma.Register(h.api, op, h.listMailboxes)
 
 	op = h.operation(Operator, http.MethodGet, "/v1/mailboxes/{address}", "getMailbox", "Whether a mailbox's mail flows, and what binds it", withMailbox)
@@ -69,7 +69,26 @@ func (h *handler) listMailboxes(ctx context.Context, in *listMailboxesInput) (*l
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
-	return &listMailboxesOutput{mailboxPage(all, in.After, in.Limit)}, nil
+	page := mailboxPage(all, in.After, in.Limit)
+	if len(all) == 0 {
+		if page.Waiting, err = h.homeless(ctx); err != nil {
+			return nil, h.refused(ctx, err)
+		}
+	}
+	return &listMailboxesOutput{page}, nil
+}
+
+// homeless counts what waits while no provider is active: whose mailbox it is only a provider says.
+func (h *handler) homeless(ctx context.Context) (int, error) {
+	p, err := h.queue.Provider(ctx)
+	if err != nil || p.Version != "" {
+		return 0, err
+	}
+	health, err := h.queue.Health(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return health.Open, nil
 }
 
 // mailboxPage gives at most limit of all, which is sorted: those that come after a key.

@@ -56,7 +56,7 @@ func TestAMailboxIsShownPausedAndResumed(t *testing.T) {
 	a.activate(t, "")
 	id := a.accept(t, "News@example.com")
 	m := a.mailbox(t, "NEWS@example.com")
-	if m.Address != "news@example.com" || m.State != "flows" || m.Backlog.Report != 1 || m.Concurrency != 2 || m.Pause != nil ||
+	if m.Address != "news@example.com" || m.State != "no_worker" || m.Workers != 0 || m.Backlog.Report != 1 || m.Concurrency != 2 || m.Pause != nil ||
 		len(m.Limits) != 1 || m.Limits[0] != (Limit{Name: "messages", Scope: "mailbox", Max: 30, Window: 60}) {
 		t.Errorf("%+v", m)
 	}
@@ -70,7 +70,7 @@ func TestAMailboxIsShownPausedAndResumed(t *testing.T) {
 	}
 	m = a.mailbox(t, "news@example.com")
 	if m.State != "paused" || m.Pause == nil || m.Pause.Reason != "the list is wrong" || m.Pause.By != "ops" || m.Pause.Scope != "mailbox" ||
-		!m.Pause.Until.Equal(paused.Until.Truncate(time.Millisecond)) || !strings.Contains(m.Summary, `by ops: "the list is wrong". 1 message waits.`) {
+		!m.Pause.Until.Equal(paused.Until.Truncate(time.Millisecond)) || !strings.Contains(m.Summary, `by ops: "the list is wrong". No worker runs either. 1 message waits.`) {
 		t.Errorf("%+v, %+v", m, m.Pause)
 	}
 	var s MessageStatus
@@ -86,7 +86,7 @@ func TestAMailboxIsShownPausedAndResumed(t *testing.T) {
 		r := a.call(t, "POST", "/v1/mailboxes/news@example.com/resume", adminToken, "")
 		var resumed Resumed
 		r.decode(t, &resumed)
-		if r.status != 200 || resumed != (Resumed{"news@example.com", ended, "Mail of news@example.com flows. 1 message waits."}) {
+		if r.status != 200 || resumed != (Resumed{"news@example.com", ended, "Mail of news@example.com does not go: no worker runs. 1 message waits."}) {
 			t.Errorf("%d %s", r.status, r.body)
 		}
 	}
@@ -116,7 +116,7 @@ func TestEverythingIsPausedAndResumed(t *testing.T) {
 	a.call(t, "POST", "/v1/batches", producerToken, strings.Replace(twoRecipients, `"subject"`, `"from": {"address": "news@example.com"}, "subject"`, 1)).decode(t, &b)
 	var batch BatchStatus
 	a.call(t, "GET", "/v1/batches/"+b.ID, producerToken, "").decode(t, &batch)
-	if !strings.HasPrefix(batch.WaitsFor, "All mail is paused until ") {
+	if !strings.HasPrefix(batch.WaitsFor, "Its last message waits: all mail is paused until ") {
 		t.Errorf("the batch: %q", batch.WaitsFor)
 	}
 
@@ -133,7 +133,7 @@ func TestEverythingIsPausedAndResumed(t *testing.T) {
 	}
 	var s MessageStatus
 	a.call(t, "GET", "/v1/messages/"+id, producerToken, "").decode(t, &s)
-	if !strings.HasPrefix(s.WaitsFor, "It waits for its turn") {
+	if s.WaitsFor != "It waits until a worker runs: there is none." {
 		t.Errorf("the message: %q", s.WaitsFor)
 	}
 }
@@ -284,5 +284,25 @@ func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
 		if strings.Contains(string(js), `"`+field+`"`) {
 			t.Errorf("%s is there: %s", field, js)
 		}
+	}
+}
+
+func TestWhatWaitsForAProviderIsNoMailboxsAndIsCounted(t *testing.T) {
+	a := serve(t, nil)
+	page := func() (p MailboxPage) {
+		a.call(t, "GET", "/v1/mailboxes", operatorToken, "").decode(t, &p)
+		return p
+	}
+	if p := page(); p.Waiting != 0 || len(p.Mailboxes) != 0 {
+		t.Errorf("nothing waits: %+v", p)
+	}
+	a.accept(t, "news@example.com")
+	a.accept(t, "other@example.com")
+	if p := page(); p.Waiting != 2 || len(p.Mailboxes) != 0 {
+		t.Errorf("two wait: %+v", p)
+	}
+	a.activate(t, "")
+	if p := page(); p.Waiting != 0 || len(p.Mailboxes) == 0 {
+		t.Errorf("a provider is active: %+v", p)
 	}
 }

@@ -12,6 +12,8 @@ type MailboxPage struct {
 	Mailboxes []Mailbox `json:"mailboxes" nullable:"false" doc:"By address."`
 	// After asks for the next page; empty on the last.
 	After string `json:"after,omitempty" doc:"Give it as after to get the next page; left out on the last."`
+	// Waiting is 0 while a provider is active.
+	Waiting int `json:"waiting,omitempty" doc:"Only while no provider is active, and so nothing is any mailbox's: how many messages wait for one."`
 }
 
 // Mailbox is what is known of a mailbox that sends, or of the account that sends for all.
@@ -19,21 +21,22 @@ type Mailbox struct {
 	Address string `json:"address" doc:"The address; of an account its user name, or host:port if it has none."`
 	// Account is set of a sender who is held or paused by himself while one account sends for all.
 	Account string `json:"account,omitempty" doc:"The account that sends for it, if it is one sender of many that is held or paused by itself; else left out."`
-	// State is "flows", "paused", "held" or "limited"; Summary says the same as a sentence for people.
-	State   string  `json:"state" enum:"flows,paused,held,limited" doc:"What a message that waits here meets. Held: after a refusal by the provider. Limited: a limit is used up."`
+	// State is "flows", "paused", "held", "no_worker" or "limited"; Summary says the same as a sentence for people.
+	State   string  `json:"state" enum:"flows,paused,held,no_worker,limited" doc:"What a message that waits here meets. Held: after a refusal by the provider. No worker: none runs, or none can load the provider's settings. Limited: a limit is used up."`
 	Summary string  `json:"summary" doc:"Whether mail flows, and if not why and until when, as a sentence for people."`
 	Backlog Backlog `json:"backlog" doc:"What may go as soon as its turn comes: neither what waits for a time, nor what is being sent."`
 	// Units is how many workers are at it now, of at most Concurrency.
 	Units       int `json:"units" doc:"How many send for it now, or are about to."`
 	Concurrency int `json:"concurrency" doc:"How many may send for it at once."`
+	Workers     int `json:"workers" doc:"How many processes can send, for any mailbox."`
 	// Hold is there after a refusal, Pause if somebody asked for one; else nil.
 	Hold   *Silence `json:"hold,omitempty" doc:"Why nothing begins after a refusal by the provider; left out if there is none."`
 	Pause  *Silence `json:"pause,omitempty" doc:"Why nothing begins as somebody asked for it; left out if there is none."`
 	Limits []Limit  `json:"limits" nullable:"false" doc:"Its own, then those of the provider as a whole."`
 	// Next is zero if a message may go now, or when attempts under way decide.
 	Next time.Time `json:"next,omitzero" doc:"When the next message may go at the earliest; left out: now, or when what is being sent has been."`
-	// Through is zero if nothing waits, or if nothing is known yet of how fast mail goes.
-	Through time.Time `json:"through,omitzero" doc:"A forecast of when the backlog will be through if nothing else comes; left out if there is none, or nothing is known yet of how fast mail goes."`
+	// Through is zero if nothing waits, if no worker can send, or if nothing is known yet of how fast mail goes.
+	Through time.Time `json:"through,omitzero" doc:"A forecast of when the backlog will be through if nothing else comes; left out if there is none, no worker can send, or nothing is known yet of how fast mail goes."`
 	Binding string    `json:"binding,omitempty" enum:"messages,requests,recipients,upload_bytes,concurrency" doc:"What decides the forecast."`
 }
 
@@ -98,7 +101,7 @@ type Resumed struct {
 
 func mailboxOf(m *queue.Mailbox) Mailbox {
 	b := Mailbox{
-		Address: m.Key, Account: m.Account, State: stateOf(standing(m)), Summary: summary(m), Units: m.Units, Concurrency: m.Concurrency,
+		Address: m.Key, Account: m.Account, State: stateOf(standing(m)), Summary: summary(m), Units: m.Units, Concurrency: m.Concurrency, Workers: m.Workers.Running - m.Workers.Unable,
 		Backlog: Backlog{Total: m.Waiting(), Alert: m.Backlog[mail.Alert], Report: m.Backlog[mail.Report], Subscription: m.Backlog[mail.Subscription]},
 		Hold:    silenceOf(m.Hold), Pause: silenceOf(m.Pause), Limits: make([]Limit, len(m.Limits)),
 		Next: utc(m.Next), Through: utc(m.Through),

@@ -42,6 +42,8 @@ func healthSummary(p *queue.Provider, q *queue.Health, unable int) string {
 		return "No provider is active. Mail is accepted, and waits."
 	case unable > 0 && unable == len(q.Workers):
 		return "No worker can load the settings: " + q.Workers[0].Fault + "."
+	case q.Hold == nil && len(q.Workers) == 0:
+		return "No worker runs: mail is accepted, and waits for one."
 	case q.State == queue.Faulty:
 		return "No mail goes."
 	case q.Hold != nil && q.Hold.Reason == "throttled":
@@ -50,8 +52,6 @@ func healthSummary(p *queue.Provider, q *queue.Health, unable int) string {
 		return fmt.Sprintf("Mail of %s is held; other mail goes.", counted(q.Held, "mailbox", "mailboxes"))
 	case unable > 0:
 		return fmt.Sprintf("%s can't load the settings; the others send.", counted(unable, "worker", "workers"))
-	case len(q.Workers) == 0:
-		return "No worker runs: mail is accepted, and waits for one."
 	}
 	return "Mail goes, as far as anybody knows."
 }

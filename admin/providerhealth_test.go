@@ -66,7 +66,7 @@ func TestMailThatWaitsForAProviderIsAFault(t *testing.T) {
 	if r := o.call(t, "POST", "/v1/messages", producerToken, oneMessage); r.status != 202 {
 		t.Fatalf("%d %s", r.status, r.body)
 	}
-	if p := o.show(t); p.Health.State != "ok" || p.Open != 1 || p.Health.Summary != "No worker runs: mail is accepted, and waits for one." {
+	if p := o.show(t); p.Health.State != "faulty" || p.Open != 1 || p.Health.Summary != "No worker runs: mail is accepted, and waits for one." {
 		t.Errorf("%+v", p)
 	}
 	if r := o.call(t, "DELETE", "/v1/provider", adminToken, ""); r.status != 200 {

@@ -57,13 +57,15 @@ type MessageStatus struct {
 	// WaitsFor is a sentence for people; empty unless the message is queued.
 	WaitsFor string `json:"waits_for,omitempty" doc:"Why it waits, as a sentence for people; only if it is queued."`
 	// Expected is zero, and Ahead 0, if the message does not wait or nobody knows.
-	Expected time.Time `json:"expected,omitzero" doc:"Roughly when it goes; left out if nobody knows."`
+	Expected time.Time `json:"expected,omitzero" doc:"Roughly when it goes; left out if nobody knows, or if it expires before."`
 	Ahead    int       `json:"ahead,omitempty" doc:"Roughly how many messages of the same mailbox go first; left out: none, or it does not wait for its turn."`
 	// Note is a sentence for people about the state.
 	Note     string    `json:"note,omitempty" doc:"What to know about this state, as a sentence for people."`
 	Accepted time.Time `json:"accepted" doc:"When it was handed in."`
 	Due      time.Time `json:"due,omitzero" doc:"When it goes at the earliest, if it waits for a time: send_at or the next attempt."`
-	Finished time.Time `json:"finished,omitzero" doc:"When it was delivered or failed, was cancelled or expired."`
+	// ExpiresAt is zero if it never expires, and once it has ended well.
+	ExpiresAt time.Time `json:"expires_at,omitzero" doc:"When it ends if it was not delivered. Kept as long as the message is open or failed; left out: never, or it had expired when it was requeued, which no longer counts."`
+	Finished  time.Time `json:"finished,omitzero" doc:"When it was delivered or failed, was cancelled or expired."`
 	// Requeued is zero if nobody has requeued it, and once it has ended well.
 	Requeued time.Time `json:"requeued,omitzero" doc:"When it was last taken out of the failed store, to be tried again: attempts_counted is since then. Kept as long as the message is open or failed; left out if it never was."`
 	// Counted is the number of attempts that count towards giving up. Attempts has the last ones, counted or not.
@@ -122,13 +124,14 @@ type Advice struct {
 
 // BatchStatus is what is known of a batch.
 type BatchStatus struct {
-	ID       string      `json:"id" doc:"The id of the batch."`
-	Kind     mail.Kind   `json:"kind" enum:"alert,report,subscription" doc:"What it is for."`
-	Mailbox  string      `json:"mailbox,omitempty" doc:"The sender; left out if the producer named none: then it is the provider's own."`
-	Accepted time.Time   `json:"accepted" doc:"When it was handed in."`
-	SendAt   time.Time   `json:"send_at,omitzero" doc:"When it goes at the earliest; left out: at once."`
-	Total    int         `json:"total" doc:"The number of its messages."`
-	Counts   BatchCounts `json:"counts" doc:"The number of its messages in each state; their sum is total."`
+	ID        string      `json:"id" doc:"The id of the batch."`
+	Kind      mail.Kind   `json:"kind" enum:"alert,report,subscription" doc:"What it is for."`
+	Mailbox   string      `json:"mailbox,omitempty" doc:"The sender; left out if the producer named none: then it is the provider's own."`
+	Accepted  time.Time   `json:"accepted" doc:"When it was handed in."`
+	SendAt    time.Time   `json:"send_at,omitzero" doc:"When it goes at the earliest; left out: at once."`
+	ExpiresAt time.Time   `json:"expires_at,omitzero" doc:"When what was not delivered ends; left out: never."`
+	Total     int         `json:"total" doc:"The number of its messages."`
+	Counts    BatchCounts `json:"counts" doc:"The number of its messages in each state; their sum is total."`
 	// Progress is the share of its messages that are no longer open, 0 to 1.
 	Progress float64 `json:"progress" minimum:"0" maximum:"1" doc:"The share of its messages that are no longer open."`
 	// Cancelled says that somebody cancelled it: what is still open, and not being sent, ends too.
@@ -136,7 +139,7 @@ type BatchStatus struct {
 	// WaitsFor is a sentence for people; empty if none of its messages waits for its turn.
 	WaitsFor string `json:"waits_for,omitempty" doc:"Why its last message waits, as a sentence for people; left out if none waits for its turn."`
 	// Through is zero if nobody knows.
-	Through  time.Time         `json:"through,omitzero" doc:"A forecast of when its last message goes; left out if nobody knows."`
+	Through  time.Time         `json:"through,omitzero" doc:"A forecast of when its last message goes; left out if nobody knows, or if it expires before."`
 	Metadata map[string]string `json:"metadata,omitempty" doc:"What the producer gave with it."`
 }
 
@@ -151,7 +154,7 @@ type BatchCounts struct {
 
 func messageStatus(s *queue.MessageStatus, o *queue.Outlook) MessageStatus {
 	m := MessageStatus{
-		ID: s.ID, BatchID: s.BatchID, Kind: s.Kind, State: s.State, WaitsFor: waitsFor(s, o), Accepted: s.Accepted, Due: s.Due,
+		ID: s.ID, BatchID: s.BatchID, Kind: s.Kind, State: s.State, WaitsFor: waitsFor(s, o), Accepted: s.Accepted, Due: s.Due, ExpiresAt: s.ExpiresAt,
 		Finished: s.Finished, Requeued: s.Requeued, Counted: s.Attempts, Metadata: s.Metadata,
 		Attempts: make([]Attempt, len(s.History)), Recipients: make([]RecipientStatus, len(s.Recipients)),
 	}
@@ -183,7 +186,7 @@ func messageStatus(s *queue.MessageStatus, o *queue.Outlook) MessageStatus {
 
 func batchStatus(s *queue.BatchStatus, o *queue.Outlook) BatchStatus {
 	b := BatchStatus{
-		ID: s.ID, Kind: s.Kind, Mailbox: s.Mailbox, Accepted: s.Accepted, SendAt: s.SendAt, Total: s.Total, Cancelled: s.Cancel, Metadata: s.Metadata,
+		ID: s.ID, Kind: s.Kind, Mailbox: s.Mailbox, Accepted: s.Accepted, SendAt: s.SendAt, ExpiresAt: s.ExpiresAt, Total: s.Total, Cancelled: s.Cancel, Metadata: s.Metadata,
 		Counts:   BatchCounts{Open: s.Open, Delivered: s.Delivered, Failed: s.Failed, Cancelled: s.Cancelled, Expired: s.Expired},
 		WaitsFor: batchWaitsFor(o),
 	}

@@ -14,20 +14,26 @@ func waitsFor(s *queue.MessageStatus, o *queue.Outlook) string {
 	if s.State != queue.Queued || o == nil {
 		return ""
 	}
-	class := lastClass(s.History)
-	switch o.Wait {
-	case queue.WaitsForTime:
+	return waitsBy(lastClass(s.History), o) + expiry(o)
+}
+
+// waitsBy says what a message waits for, by the class of its last attempt ("": none).
+func waitsBy(class string, o *queue.Outlook) string {
+	const waits = "It waits"
+	in := obstacle(o)
+	switch {
+	case o.Wait == queue.WaitsForTime:
 		return waitsForTime(class, o.Until)
-	case queue.WaitsForTurn:
-		if class != "" {
-			return turn("It waits for its turn to be tried again", o.Ahead)
-		}
-	case queue.WaitsForHold:
-		if class == mail.Configuration.String() && o.Silence.Reason == class {
-			return obstacle(o) + " The reply of the last attempt says what is wrong." + ahead(o.Ahead)
-		}
+	case o.Wait == queue.WaitsForHold && class == mail.Configuration.String() && o.Silence.Reason == class:
+		return in + " The reply of the last attempt says what is wrong." + ahead(o.Ahead, "")
+	case in != "":
+		return in + ahead(o.Ahead, "")
+	case missing(o) != "":
+		return waits + missing(o)
+	case class != "":
+		return turn(waits+" for its turn to be tried again", o.Ahead)
 	}
-	return outlookText("It waits", o)
+	return turn(waits+" for its turn", o.Ahead)
 }
 
 // waitsForTime says what a time is for, by the class of the last attempt.
@@ -42,42 +48,68 @@ func waitsForTime(class string, until time.Time) string {
 
 // batchWaitsFor says why the last message of a batch is not on its way; "" if none waits for its turn.
 func batchWaitsFor(o *queue.Outlook) string {
-	switch {
-	case o == nil:
+	if o == nil {
 		return ""
-	case o.Wait == queue.WaitsForTime:
-		return waitsForTime("", o.Until)
 	}
-	return outlookText("Its last message waits", o)
+	const waits, others = "Its last message waits", " of others"
+	text := ""
+	switch in := obstacle(o); {
+	case o.Wait == queue.WaitsForTime:
+		text = waitsForTime("", o.Until)
+	case in != "":
+		text = waits + ": " + strings.ToLower(in[:1]) + in[1:] + ahead(o.Ahead, others)
+	case missing(o) != "":
+		text = waits + missing(o)
+	case o.Ahead > 0:
+		text = waits + " for its turn:" + strings.ToLower(ahead(o.Ahead, others))
+	case o.Own > 0:
+		text = waits + " for its turn, behind the others of its batch."
+	default:
+		text = turn(waits+" for its turn", 0)
+	}
+	return text + expiry(o)
 }
 
-// outlookText completes "It waits", or names what stands in the way of all mail of the same mailbox.
-func outlookText(waits string, o *queue.Outlook) string {
-	if o.Wait == queue.WaitsForProvider {
-		return waits + " until a provider is active: there is none."
+// missing completes "It waits": for what has to be there before any mail goes; "" if it is.
+func missing(o *queue.Outlook) string {
+	switch {
+	case o.Wait == queue.WaitsForProvider:
+		return " until a provider is active: there is none."
+	case o.Wait == queue.WaitsForWorker && o.Workers.Running > 0:
+		return " until a worker can load the provider's settings: none can."
+	case o.Wait == queue.WaitsForWorker:
+		return " until a worker runs: there is none."
 	}
-	if in := obstacle(o); in != "" {
-		return in + ahead(o.Ahead)
+	return ""
+}
+
+// expiry is a sentence with a space before it; "" if what waits does not expire, or goes before that as far as anybody knows.
+func expiry(o *queue.Outlook) string {
+	switch {
+	case o.TooLate:
+		return " It expires at " + instant(o.ExpiresAt) + ", before it can go."
+	case !o.ExpiresAt.IsZero() && o.Expected.IsZero():
+		return " It expires at " + instant(o.ExpiresAt) + " if it has not gone by then."
 	}
-	return turn(waits+" for its turn", o.Ahead)
+	return ""
 }
 
 func turn(waits string, n int) string {
 	if n == 0 {
 		return waits + ", which comes next."
 	}
-	return waits + ":" + strings.ToLower(ahead(n))
+	return waits + ":" + strings.ToLower(ahead(n, ""))
 }
 
-// ahead is a sentence with a space before it; "" if nothing goes first.
-func ahead(n int) string {
+// ahead is a sentence with a space before it; "" if nothing goes first. whose says of whom, if that is to be told.
+func ahead(n int, whose string) string {
 	switch n {
 	case 0:
 		return ""
 	case 1:
-		return " About 1 message goes first."
+		return " About 1 message" + whose + " goes first."
 	}
-	return fmt.Sprintf(" About %d messages go first.", n)
+	return fmt.Sprintf(" About %d messages%s go first.", n, whose)
 }
 
 // obstacle says what lets nothing of a mailbox begin, and until when; "" if nothing does.
@@ -88,13 +120,13 @@ func obstacle(o *queue.Outlook) string {
 		if o.Silence.By != "" {
 			by = " by " + o.Silence.By
 		}
-		return fmt.Sprintf("%s is paused until %s%s: %q.", mailOf(o), instant(o.Until), by, o.Silence.Reason)
+		return fmt.Sprintf("%s is paused until %s%s: %q.", mailOf(o), instant(o.Until), by, o.Silence.Reason) + idle(o)
 	case queue.WaitsForHold:
 		until := "until " + instant(o.Until) + ", when one message is tried"
 		if o.Silence.Trying {
 			until = "while one message is being tried"
 		}
-		return fmt.Sprintf("%s is held %s: %s.", mailOf(o), until, holdWords(o.Silence.Reason))
+		return fmt.Sprintf("%s is held %s: %s.", mailOf(o), until, holdWords(o.Silence.Reason)) + idle(o)
 	case queue.WaitsForLimit:
 		if o.Until.IsZero() {
 			return fmt.Sprintf("The limit of %s is used up by what is being sent.", limitWords(string(o.Limit)))
@@ -102,6 +134,17 @@ func obstacle(o *queue.Outlook) string {
 		return fmt.Sprintf("The limit of %s is used up until %s.", limitWords(string(o.Limit)), instant(o.Until))
 	}
 	return ""
+}
+
+// idle says beside another obstacle that no worker can send, with a space before it; "" if one can.
+func idle(o *queue.Outlook) string {
+	switch {
+	case o.Workers.Able():
+		return ""
+	case o.Workers.Running > 0:
+		return " No worker can load the provider's settings either."
+	}
+	return " No worker runs either."
 }
 
 func mailOf(o *queue.Outlook) string {
@@ -134,12 +177,14 @@ func limitWords(name string) string {
 
 // standing is what the next message of a mailbox waits for, as the queue's outlook of a message has it.
 func standing(m *queue.Mailbox) *queue.Outlook {
-	o := &queue.Outlook{Wait: queue.WaitsForTurn, Key: m.Key}
+	o := &queue.Outlook{Wait: queue.WaitsForTurn, Key: m.Key, Workers: m.Workers}
 	switch {
 	case m.Pause != nil && (m.Hold == nil || !m.Hold.Until.After(m.Pause.Until)):
 		o.Wait, o.Silence, o.Until = queue.WaitsForPause, m.Pause, m.Pause.Until
 	case m.Hold != nil:
 		o.Wait, o.Silence, o.Until = queue.WaitsForHold, m.Hold, m.Hold.Until
+	case !m.Workers.Able():
+		o.Wait = queue.WaitsForWorker
 	default:
 		for _, l := range m.Limits {
 			if l.Used >= l.Max && (o.Limit == "" || l.Until.After(o.Until)) {
@@ -157,6 +202,8 @@ func stateOf(o *queue.Outlook) string {
 		return "paused"
 	case queue.WaitsForHold:
 		return "held"
+	case queue.WaitsForWorker:
+		return string(queue.WaitsForWorker)
 	case queue.WaitsForLimit:
 		return "limited"
 	}
@@ -173,8 +220,14 @@ func summary(m *queue.Mailbox) string {
 	default:
 		waiting = fmt.Sprintf("%d messages wait.", n)
 	}
-	text := obstacle(standing(m))
-	if text == "" {
+	o := standing(m)
+	text := obstacle(o)
+	switch {
+	case o.Wait == queue.WaitsForWorker && o.Workers.Running > 0:
+		text = "Mail of " + m.Key + " does not go: no worker can load the provider's settings."
+	case o.Wait == queue.WaitsForWorker:
+		text = "Mail of " + m.Key + " does not go: no worker runs."
+	case text == "":
 		text = "Mail of " + m.Key + " flows."
 	}
 	return text + " " + waiting

@@ -10,6 +10,9 @@ import (
 	"github.com/postroom/postroom/throttle"
 )
 
+// one is a worker that sends.
+var one = queue.Workforce{Running: 1}
+
 // at is when what is waited for ends.
 var at = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 
@@ -24,6 +27,10 @@ func TestWhatAMessageWaitsFor(t *testing.T) {
 	}
 	limit := func(name throttle.Name, until time.Time) *queue.Outlook {
 		return &queue.Outlook{Wait: queue.WaitsForLimit, Key: "own@example.com", Limit: name, Until: until, Ahead: 24}
+	}
+	expiring := func(o *queue.Outlook, tooLate bool) *queue.Outlook {
+		o.ExpiresAt, o.TooLate = at.Add(-time.Hour), tooLate
+		return o
 	}
 	tests := map[string]struct {
 		state   queue.State
@@ -51,11 +58,25 @@ func TestWhatAMessageWaitsFor(t *testing.T) {
 		"a limit":         {queue.Queued, nil, limit(throttle.Messages, at), "The limit of messages is used up until 2030-01-02T03:04:05Z. About 24 messages go first."},
 		"a limit, open":   {queue.Queued, nil, limit(throttle.UploadBytes, time.Time{}), "The limit of bytes uploaded is used up by what is being sent. About 24 messages go first."},
 
+		"no worker":             {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForWorker, Ahead: 3}, "It waits until a worker runs: there is none."},
+		"no worker, unable":     {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForWorker, Workers: queue.Workforce{Running: 2, Unable: 2}}, "It waits until a worker can load the provider's settings: none can."},
+		"no worker, and paused": {queue.Queued, nil, pause("", true), `All mail is paused until 2030-01-02T03:04:05Z: "new list". No worker runs either.`},
+		"no worker, and held": {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForHold, Key: "own@example.com", Silence: &queue.Silence{Reason: "unreachable"}, Until: at, Workers: queue.Workforce{Running: 1, Unable: 1}},
+			"Mail of own@example.com is held until 2030-01-02T03:04:05Z, when one message is tried: the provider can't be reached. No worker can load the provider's settings either."},
+
+		"expires while paused":      {queue.Queued, nil, expiring(pause("", true), true), `All mail is paused until 2030-01-02T03:04:05Z: "new list". It expires at 2030-01-02T02:04:05Z, before it can go.`},
+		"expires before a retry":    {queue.Queued, attempt("temporary"), expiring(&queue.Outlook{Wait: queue.WaitsForTime, Until: at}, true), "The last attempt came to temporary: it is tried again from 2030-01-02T03:04:05Z. It expires at 2030-01-02T02:04:05Z, before it can go."},
+		"expires, nobody knows":     {queue.Queued, nil, expiring(&queue.Outlook{Wait: queue.WaitsForProvider}, false), "It waits until a provider is active: there is none. It expires at 2030-01-02T02:04:05Z if it has not gone by then."},
+		"expires, but goes in time": {queue.Queued, nil, expiring(&queue.Outlook{Wait: queue.WaitsForTurn, Expected: at.Add(-2 * time.Hour)}, false), "It waits for its turn, which comes next."},
+
 		"nothing: being sent": {queue.Sending, nil, nil, ""},
 		"nothing: just begun": {queue.Sending, nil, turn, ""},
 		"nothing: delivered":  {queue.Delivered, attempt("delivered"), nil, ""},
 	}
 	for name, test := range tests {
+		if test.outlook != nil && test.outlook.Workers == (queue.Workforce{}) && !strings.HasPrefix(name, "no worker") {
+			test.outlook.Workers = one
+		}
 		if got := messageStatus(&queue.MessageStatus{State: test.state, History: test.history}, test.outlook).WaitsFor; got != test.want {
 			t.Errorf("%s:\ngot  %q\nwant %q", name, got, test.want)
 		}
@@ -69,7 +90,13 @@ func TestWhatABatchWaitsFor(t *testing.T) {
 	}{
 		{nil, ""},
 		{&queue.Outlook{Wait: queue.WaitsForTime, Until: at}, "It waits for its time, 2030-01-02T03:04:05Z (send_at)."},
-		{&queue.Outlook{Wait: queue.WaitsForTurn, Ahead: 24}, "Its last message waits for its turn: about 24 messages go first."},
+		{&queue.Outlook{Wait: queue.WaitsForTurn, Ahead: 24}, "Its last message waits for its turn: about 24 messages of others go first."},
+		{&queue.Outlook{Wait: queue.WaitsForTurn, Own: 24}, "Its last message waits for its turn, behind the others of its batch."},
+		{&queue.Outlook{Wait: queue.WaitsForTurn}, "Its last message waits for its turn, which comes next."},
+		{&queue.Outlook{Wait: queue.WaitsForLimit, Limit: throttle.Messages, Until: at, Own: 24}, "Its last message waits: the limit of messages is used up until 2030-01-02T03:04:05Z."},
+		{&queue.Outlook{Wait: queue.WaitsForPause, Key: "own@example.com", Silence: &queue.Silence{Reason: "new list"}, Until: at, Workers: one, Ahead: 1, ExpiresAt: at, TooLate: true},
+			`Its last message waits: mail of own@example.com is paused until 2030-01-02T03:04:05Z: "new list". About 1 message of others goes first. It expires at 2030-01-02T03:04:05Z, before it can go.`},
+		{&queue.Outlook{Wait: queue.WaitsForWorker, Own: 24}, "Its last message waits until a worker runs: there is none."},
 		{&queue.Outlook{Wait: queue.WaitsForProvider}, "Its last message waits until a provider is active: there is none."},
 	} {
 		if got := batchStatus(&queue.BatchStatus{Open: 1}, test.outlook).WaitsFor; got != test.want {
@@ -86,6 +113,12 @@ func TestAStatusSaysRoughlyWhenItGoes(t *testing.T) {
 	}
 	if b := batchStatus(&queue.BatchStatus{Open: 25}, o); b.Through != at {
 		t.Errorf("batch: %v", b.Through)
+	}
+	if m := messageStatus(&queue.MessageStatus{State: queue.Queued, ExpiresAt: at}, o); m.ExpiresAt != at {
+		t.Errorf("a message expires at %v", m.ExpiresAt)
+	}
+	if b := batchStatus(&queue.BatchStatus{Open: 25, ExpiresAt: at}, o); b.ExpiresAt != at {
+		t.Errorf("a batch expires at %v", b.ExpiresAt)
 	}
 	if m := messageStatus(&queue.MessageStatus{State: queue.Queued}, &queue.Outlook{}); !m.Expected.IsZero() {
 		t.Errorf("nobody knows, but %v", m.Expected)
@@ -106,6 +139,8 @@ func TestWhetherMailOfAMailboxFlows(t *testing.T) {
 		state   string
 		want    string
 	}{
+		"no worker":       {queue.Mailbox{Limits: []queue.LimitUse{used("messages", 30, false, at)}}, "no_worker", "Mail of own@example.com does not go: no worker runs. Nothing waits."},
+		"none is able":    {queue.Mailbox{Workers: queue.Workforce{Running: 2, Unable: 2}}, "no_worker", "Mail of own@example.com does not go: no worker can load the provider's settings. Nothing waits."},
 		"idle":            {queue.Mailbox{}, "flows", "Mail of own@example.com flows. Nothing waits."},
 		"one waits":       {queue.Mailbox{Backlog: map[mail.Kind]int{mail.Alert: 1}}, "flows", "Mail of own@example.com flows. 1 message waits."},
 		"with room":       {queue.Mailbox{Limits: []queue.LimitUse{used("messages", 29, false, at)}}, "flows", "Mail of own@example.com flows. Nothing waits."},
@@ -119,6 +154,9 @@ func TestWhetherMailOfAMailboxFlows(t *testing.T) {
 		"used up by what is open": {queue.Mailbox{Limits: []queue.LimitUse{used("messages", 30, false, time.Time{})}}, "limited", "The limit of messages is used up by what is being sent. Nothing waits."},
 	} {
 		test.mailbox.Key = "own@example.com"
+		if test.mailbox.Workers == (queue.Workforce{}) && name != "no worker" {
+			test.mailbox.Workers = one
+		}
 		if m := mailboxOf(&test.mailbox); m.State != test.state || m.Summary != test.want {
 			t.Errorf("%s: %s\ngot  %q\nwant %q", name, m.State, m.Summary, test.want)
 		}
@@ -126,13 +164,13 @@ func TestWhetherMailOfAMailboxFlows(t *testing.T) {
 }
 
 func TestAMailboxHasItsLimitsHoldAndPause(t *testing.T) {
-	m := mailboxOf(&queue.Mailbox{Key: "own@example.com", Units: 1, Concurrency: 2, Next: at, Through: at.Add(time.Hour), Binding: throttle.Messages,
+	m := mailboxOf(&queue.Mailbox{Key: "own@example.com", Units: 1, Concurrency: 2, Workers: queue.Workforce{Running: 5, Unable: 2}, Next: at, Through: at.Add(time.Hour), Binding: throttle.Messages,
 		Backlog: map[mail.Kind]int{mail.Alert: 1, mail.Report: 2, mail.Subscription: 3},
 		Hold:    &queue.Silence{Reason: "unreachable", Since: at, Until: at.Add(time.Minute), Refusals: 4},
 		Pause:   &queue.Silence{Reason: "new list", By: "ops", Since: at, Until: at.Add(time.Hour), All: true},
 		Limits:  []queue.LimitUse{used("messages", 15, false, at), used("upload_bytes", 30, true, time.Time{})},
 	})
-	if m.Address != "own@example.com" || m.Units != 1 || m.Concurrency != 2 || m.Next != at || m.Through != at.Add(time.Hour) || m.Binding != "messages" {
+	if m.Address != "own@example.com" || m.Units != 1 || m.Concurrency != 2 || m.Workers != 3 || m.Next != at || m.Through != at.Add(time.Hour) || m.Binding != "messages" {
 		t.Errorf("%+v", m)
 	}
 	if m.Backlog != (Backlog{Total: 6, Alert: 1, Report: 2, Subscription: 3}) {

@@ -40,6 +40,9 @@ type Health struct {
 	Workers []WorkerStatus
 }
 
+// Workforce counts Workers.
+func (h *Health) Workforce() Workforce { return workforce(h.Workers) }
+
 // WorkerStatus is what a process sends with.
 type WorkerStatus struct {
 	// ID is that of its lease, which changes with each start. Host is where it runs.
@@ -50,6 +53,25 @@ type WorkerStatus struct {
 
 // CanSend reports whether the process sends with the settings of a version.
 func (w *WorkerStatus) CanSend(version string) bool { return w.Version == version && w.Fault == "" }
+
+// Workforce counts the processes that take part in sending.
+type Workforce struct {
+	// Running is how many there are; Unable how many of them can't load the active settings, and send nothing.
+	Running, Unable int
+}
+
+// Able reports whether any of them can send.
+func (w Workforce) Able() bool { return w.Running > w.Unable }
+
+func workforce(workers []WorkerStatus) Workforce {
+	w := Workforce{Running: len(workers)}
+	for i := range workers {
+		if workers[i].Fault != "" {
+			w.Unable++
+		}
+	}
+	return w
+}
 
 // Workers lists the processes that take part in sending, by id.
 func (q *Queue) Workers(ctx context.Context) ([]WorkerStatus, error) {
@@ -73,10 +95,6 @@ func (q *Queue) Health(ctx context.Context) (*Health, error) {
 	if err != nil {
 		return nil, err
 	}
-	workers, err := q.Workers(ctx)
-	if err != nil {
-		return nil, err
-	}
 	counts, err := q.Counts(ctx)
 	if err != nil {
 		return nil, err
@@ -85,11 +103,11 @@ func (q *Queue) Health(ctx context.Context) (*Health, error) {
 	if err != nil {
 		return nil, err
 	}
-	return healthOf(p, workers, counts, s), nil
+	return healthOf(p, counts, s), nil
 }
 
-func healthOf(p *Provider, workers []WorkerStatus, counts *Counts, s *state) *Health {
-	h := &Health{State: Healthy, Workers: workers, Mailboxes: len(s.mailboxes)}
+func healthOf(p *Provider, counts *Counts, s *state) *Health {
+	h := &Health{State: Healthy, Workers: s.workers, Mailboxes: len(s.mailboxes)}
 	for _, n := range counts.Open {
 		h.Open += n
 	}
@@ -99,12 +117,7 @@ func healthOf(p *Provider, workers []WorkerStatus, counts *Counts, s *state) *He
 		}
 		return h
 	}
-	unable := 0
-	for i := range workers {
-		if workers[i].Fault != "" {
-			unable++
-		}
-	}
+	workers := workforce(s.workers)
 	h.Hold = s.hold
 	h.Mailbox = Everything
 	faulty := 0 // mailboxes whose hold somebody has to see to
@@ -128,9 +141,9 @@ func healthOf(p *Provider, workers []WorkerStatus, counts *Counts, s *state) *He
 	}
 	all := h.Hold != nil && (h.Mailbox == Everything || h.Mailbox == s.account)
 	switch {
-	case all && h.Hold.Reason != "throttled", faulty > 0 && faulty == len(s.mailboxes), unable > 0 && unable == len(workers):
+	case all && h.Hold.Reason != "throttled", faulty > 0 && faulty == len(s.mailboxes), !workers.Able() && (h.Open > 0 || workers.Unable > 0):
 		h.State = Faulty
-	case h.Hold != nil, unable > 0:
+	case h.Hold != nil, workers.Unable > 0:
 		h.State = Degraded
 	}
 	return h
@@ -139,7 +152,7 @@ func healthOf(p *Provider, workers []WorkerStatus, counts *Counts, s *state) *He
 // Metrics of the provider.
 var (
 	healthyDesc = prometheus.NewDesc("postroom_provider_healthy",
-		"1 while the provider takes mail, 0.5 while some of it does not go, 0 while none does. The same from every process.", nil, nil)
+		"1 while the provider takes mail, 0.5 while some of it does not go, 0 while none does, also as no worker can send what waits. The same from every process.", nil, nil)
 	providerDesc = prometheus.NewDesc("postroom_provider_info",
 		"1 for the kind of the active provider, 0 for the others. The same from every process.", []string{"kind"}, nil)
 )

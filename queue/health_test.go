@@ -132,7 +132,7 @@ func TestARefusalLastsUntilAnAttemptHasShownThatItIsOver(t *testing.T) {
 
 func TestPausesAreNoFault(t *testing.T) {
 	q, _ := onClock(t)
-	activate(t, q, 1)
+	sitDown(t, q, activate(t, q, 1), nil)
 	enqueueBatch(t, q, batch(mail.Report, 2))
 	for _, key := range []string{account, Everything} {
 		if _, err := q.Pause(t.Context(), key, time.Hour, "why", Author{}); err != nil {
@@ -188,7 +188,11 @@ func TestWorkersThatCannotLoadTheSettingsAreAFault(t *testing.T) {
 	tells("w1", "end", "")
 	tells("w2", "end", "")
 	if h := healthNow(t, q); h.State != Healthy || len(h.Workers) != 0 {
-		t.Errorf("none runs: %+v", h)
+		t.Errorf("none runs, and nothing waits: %+v", h)
+	}
+	enqueue(t, q, message(mail.Alert, "ada@example.net"))
+	if h := healthNow(t, q); h.State != Faulty {
+		t.Errorf("none runs, and mail waits: %+v", h)
 	}
 	// What a dead worker told is forgotten with it: it does not come back by itself.
 	tells("w2", "renew", "\tpost2\tno such key")

@@ -28,14 +28,16 @@ type Mailbox struct {
 	Backlog map[mail.Kind]int
 	// Units is how many turns are out, of at most Concurrency.
 	Units, Concurrency int
+	// Workers are those that can send, for any mailbox.
+	Workers Workforce
 	// Hold is there after a refusal, Pause if somebody asked for it; else nil.
 	Hold, Pause *Silence
 	// Limits are the key's own, then those of the provider as a whole.
 	Limits []LimitUse
 	// Next is when the next message may go at the earliest: zero if one may go now, or if that depends on attempts under way.
 	Next time.Time
-	// Through is a forecast of when the backlog will be through, if nothing else comes; zero if there is none, or if nothing
-	// is known yet of how fast mail goes. Binding is the limit that decides; "" if it is the concurrency.
+	// Through is a forecast of when the backlog will be through, if nothing else comes; zero if there is none, if no worker can send, or
+	// if nothing is known yet of how fast mail goes. Binding is the limit that decides; "" if it is the concurrency.
 	Through time.Time
 	Binding throttle.Name
 
@@ -102,6 +104,7 @@ type state struct {
 	limits, all    []throttle.Limit
 	hold, pause    *Silence // of everything
 	allBooks       []throttle.Window
+	workers        []WorkerStatus
 	mailboxes      []*Mailbox
 	books          map[string][]throttle.Window
 }
@@ -152,6 +155,9 @@ func (q *Queue) state(ctx context.Context, key string, books int) (*state, error
 		return nil, fmt.Errorf("queue: mailboxes: %w", err)
 	}
 	s := &state{now: unixMilli(values[0])}
+	if s.workers, err = q.Workers(ctx); err != nil {
+		return nil, err
+	}
 	if len(values) < stateFields {
 		return s, nil
 	}
@@ -172,7 +178,7 @@ func (q *Queue) state(ctx context.Context, key string, books int) (*state, error
 	}
 	s.allBooks = all[Everything]
 	for rest := values[stateFields:]; len(rest) >= mailboxFields; rest = rest[mailboxFields:] {
-		m := &Mailbox{Key: rest[0], Units: atoi(rest[4]), Concurrency: s.concurrency, flow: parseFlow(rest[14]),
+		m := &Mailbox{Key: rest[0], Units: atoi(rest[4]), Concurrency: s.concurrency, Workers: workforce(s.workers), flow: parseFlow(rest[14]),
 			Backlog: map[mail.Kind]int{mail.Alert: atoi(rest[1]), mail.Report: atoi(rest[2]), mail.Subscription: atoi(rest[3])}}
 		if s.account != "" && m.Key != s.account {
 			m.Account = s.account
@@ -250,9 +256,9 @@ func (s *state) complete(m *Mailbox) {
 	m.Through, m.Binding = s.forecast(m, m.Waiting())
 }
 
-// forecast tells when a number of a key's messages will be through; zero if nothing is known.
+// forecast tells when a number of a key's messages will be through; zero if nothing is known, or no worker can send.
 func (s *state) forecast(m *Mailbox, messages int) (through time.Time, binding throttle.Name) {
-	if messages <= 0 {
+	if messages <= 0 || !m.Workers.Able() {
 		return time.Time{}, ""
 	}
 	start := s.now

@@ -111,7 +111,7 @@ func TestOutlook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o, err := q.BatchOutlook(t.Context(), s); err != nil || o == nil || o.Ahead != 24 {
+	if o, err := q.BatchOutlook(t.Context(), s); err != nil || o == nil || o.Ahead != 0 || o.Own != 24 {
 		t.Errorf("of the batch: %+v, %v", o, err)
 	}
 	if _, err := q.Pause(t.Context(), "news@example.com", time.Hour, "the list is wrong", Author{Name: "ops"}); err != nil {
@@ -234,4 +234,101 @@ func TestWhatExceedsALimitByItselfIsRefused(t *testing.T) {
 	if err != nil || r.Accepted != 1 || len(r.Refused[1]) != 1 {
 		t.Errorf("%+v, %v", r, err)
 	}
+}
+
+func TestABatchHasOnlyOthersAhead(t *testing.T) {
+	q, _ := onClock(t)
+	sitDown(t, q, activate(t, q, 1), nil)
+	first := enqueueBatch(t, q, batch(mail.Report, 7))
+	enqueue(t, q, message(mail.Alert, "ops@example.net"))
+	second := enqueueBatch(t, q, batch(mail.Report, 3))
+	for _, test := range []struct {
+		id         string
+		ahead, own int
+	}{{first.ID, 1 + 3, 6}, {second.ID, 1 + 2, 2}} { // the alert, and each batch in turn
+		if o, err := q.BatchOutlook(t.Context(), batchNow(t, q, test.id)); err != nil || o.Ahead != test.ahead || o.Own != test.own {
+			t.Errorf("%+v, %v; want %d of others and %d of its own ahead", o, err, test.ahead, test.own)
+		}
+	}
+	// Of a single message all that goes first counts.
+	if o, err := q.Outlook(t.Context(), status(t, q, first.IDs[6])); err != nil || o.Ahead != 10 {
+		t.Errorf("%+v, %v; want 10 ahead", o, err)
+	}
+}
+
+func TestWhatExpiresBeforeItCanGoIsNotExpected(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, mailboxes(t, q, perMinute(10)), nil)
+	b := from("news@example.com", mail.Subscription, 35)
+	b.Message.ExpiresAt = c.now.Add(150 * time.Second).Truncate(time.Millisecond)
+	r := enqueueBatch(t, q, b)
+	d.sendAll()
+	// Ten go each minute: the 30th after two minutes, the last after three.
+	look := func(what, id string, tooLate bool) *Outlook {
+		t.Helper()
+		s := status(t, q, id)
+		o, err := q.Outlook(t.Context(), s)
+		if err != nil || o.TooLate != tooLate || o.Expected.IsZero() != tooLate || !o.ExpiresAt.Equal(b.Message.ExpiresAt) || !s.ExpiresAt.Equal(b.Message.ExpiresAt) {
+			t.Errorf("%s: %+v, %v; %v", what, o, err, s.ExpiresAt)
+		}
+		return o
+	}
+	look("the 30th", r.IDs[29], false)
+	look("the last", r.IDs[34], true)
+	s := batchNow(t, q, r.ID)
+	if o, err := q.BatchOutlook(t.Context(), s); err != nil || !o.TooLate || !o.Expected.IsZero() || !s.ExpiresAt.Equal(b.Message.ExpiresAt) {
+		t.Errorf("the batch: %+v, %v; %+v", o, err, s)
+	}
+	if _, err := q.Pause(t.Context(), Everything, time.Hour, "a test", Author{}); err != nil {
+		t.Fatal(err)
+	}
+	if o := look("paused for longer", r.IDs[29], true); o.Wait != WaitsForPause {
+		t.Errorf("paused: %+v", o)
+	}
+	later := message(mail.Report, "later@example.net")
+	later.ExpiresAt = c.now.Add(24 * time.Hour)
+	if o, err := q.Outlook(t.Context(), status(t, q, enqueue(t, q, later))); err != nil || o.TooLate {
+		t.Errorf("paused for less: %+v, %v", o, err)
+	}
+	if s := status(t, q, r.IDs[0]); s.State != Delivered || !s.ExpiresAt.IsZero() {
+		t.Errorf("what was delivered does not expire: %+v", s)
+	}
+}
+
+func TestWithoutAWorkerThatCanSendNothingIsForetold(t *testing.T) {
+	q, _ := onClock(t)
+	const key = "reports@example.com"
+	d := sitDown(t, q, mailboxes(t, q, perMinute(1)), nil)
+	enqueue(t, q, message(mail.Report, "ada@example.net"))
+	if n := d.sendAll(); n != 1 {
+		t.Fatalf("%d went", n)
+	}
+	id := enqueue(t, q, message(mail.Report, "bob@example.net"))
+	look := func(what string, wait Wait, running int) {
+		t.Helper()
+		q.recent.forget()
+		o, err := q.Outlook(t.Context(), status(t, q, id))
+		if err != nil || o.Wait != wait || o.Workers.Running != running || o.Expected.IsZero() != (wait == WaitsForWorker) {
+			t.Errorf("%s: %+v, %v", what, o, err)
+		}
+		m, got := mailbox(t, q, key), installation(t, q)
+		_, drain := got["mailbox_drain_seconds "+key]
+		_, wait1 := got["mailbox_wait_seconds "+key]
+		if told := wait != WaitsForWorker; m.Through.IsZero() == told || drain != told || wait1 != told || got["mailbox_backlog "+key] != 1 {
+			t.Errorf("%s: through %v, %v", what, m.Through, got)
+		}
+		if want := map[bool]float64{true: 0, false: 1}[wait == WaitsForWorker]; got["provider_healthy"] != want {
+			t.Errorf("%s: provider_healthy is %v, want %v", what, got["provider_healthy"], want)
+		}
+	}
+	worker := d.lease.Load().worker
+	look("one runs", WaitsForLimit, 1)
+	if err := q.run(t.Context(), "lease", worker, "renew", "\thost\tno such key").Err(); err != nil {
+		t.Fatal(err)
+	}
+	look("it can't load the settings", WaitsForWorker, 1)
+	if err := q.run(t.Context(), "lease", worker, "end", "").Err(); err != nil {
+		t.Fatal(err)
+	}
+	look("none runs", WaitsForWorker, 0)
 }

@@ -19,9 +19,9 @@ var (
 	backlogDesc = prometheus.NewDesc("postroom_mailbox_backlog",
 		"Messages of a mailbox that go as soon as their turn comes, not those that wait for a time. The same from every process.", []string{"mailbox"}, nil)
 	drainDesc = prometheus.NewDesc("postroom_mailbox_drain_seconds",
-		"Forecast of the time until a mailbox's backlog is through; absent while unknown. The same from every process.", []string{"mailbox"}, nil)
+		"Forecast of the time until a mailbox's backlog is through; absent while unknown, and while no worker can send. The same from every process.", []string{"mailbox"}, nil)
 	waitDesc = prometheus.NewDesc("postroom_mailbox_wait_seconds",
-		"How long until the next message of a mailbox may go: 0 if one may now; else it is held, paused, or a limit has no room. The same from every process.",
+		"How long until the next message of a mailbox may go: 0 if one may now; else it is held, paused, or a limit has no room. Absent while no worker can send. The same from every process.",
 		[]string{"mailbox"}, nil)
 	heldDesc = prometheus.NewDesc("postroom_mailbox_held",
 		"1 while nothing of a mailbox goes: throttled (it was too fast), configuration (credentials, permission or mailbox are wrong), unreachable, paused. The same from every process.", []string{"mailbox", "reason"}, nil)
@@ -41,7 +41,9 @@ func (c collector) collectMailboxes(s *state, g gauges) {
 	rest := shown[min(len(shown), c.q.options.MailboxMetrics):]
 	for _, m := range shown[:len(shown)-len(rest)] {
 		g.set(backlogDesc, float64(m.Waiting()), m.Key)
-		g.set(waitDesc, max(0, m.Next.Sub(s.now).Seconds()), m.Key)
+		if m.Workers.Able() {
+			g.set(waitDesc, max(0, m.Next.Sub(s.now).Seconds()), m.Key)
+		}
 		if through, known := m.drain(s.now); known {
 			g.set(drainDesc, through, m.Key)
 		}
@@ -58,17 +60,19 @@ func (c collector) collectMailboxes(s *state, g gauges) {
 		return
 	}
 	const other = "other"
-	backlog, drain, held := 0, 0.0, map[string]float64{}
+	backlog, drain, known, held := 0, 0.0, false, map[string]float64{}
 	for _, m := range rest {
 		backlog += m.Waiting()
-		through, _ := m.drain(s.now)
-		drain = max(drain, through)
+		through, is := m.drain(s.now)
+		drain, known = max(drain, through), known || is
 		for reason, is := range heldBy(m) {
 			held[reason] = max(held[reason], is)
 		}
 	}
 	g.set(backlogDesc, float64(backlog), other)
-	g.set(drainDesc, drain, other)
+	if known {
+		g.set(drainDesc, drain, other)
+	}
 	for _, reason := range holdReasons {
 		g.set(heldDesc, held[reason], other, reason)
 	}

@@ -159,10 +159,6 @@ func (c collector) collect(ctx context.Context, g gauges) error {
 	if err != nil {
 		return err
 	}
-	workers, err := c.q.Workers(ctx)
-	if err != nil {
-		return err
-	}
 	pause, err := c.q.PauseOfEverything(ctx) // also without a provider, when s is empty
 	if err != nil {
 		return err
@@ -185,16 +181,11 @@ func (c collector) collect(ctx context.Context, g gauges) error {
 		g.set(failedDesc, float64(counts.FailedByClass[class]), class.String())
 	}
 	g.set(contentDesc, float64(counts.ContentBytes))
-	unable := 0
-	for i := range workers {
-		if workers[i].Fault != "" {
-			unable++
-		}
-	}
-	g.set(workersDesc, float64(len(workers)))
-	g.set(unableDesc, float64(unable))
+	workers := workforce(s.workers)
+	g.set(workersDesc, float64(workers.Running))
+	g.set(unableDesc, float64(workers.Unable))
 	g.set(pausedDesc, one(pause != nil))
-	g.set(healthyDesc, map[HealthState]float64{Healthy: 1, Degraded: 0.5}[healthOf(p, workers, counts, s).State])
+	g.set(healthyDesc, map[HealthState]float64{Healthy: 1, Degraded: 0.5}[healthOf(p, counts, s).State])
 	for _, kind := range providerKinds {
 		g.set(providerDesc, one(kind == p.Kind), kind)
 	}

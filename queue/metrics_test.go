@@ -110,6 +110,7 @@ func TestMailboxesBeyondTheBoundShareOneLabel(t *testing.T) {
 	if _, err := declare(t, q, ActiveProvider{Kind: "microsoft365", Keying: ByMailbox, Account: "own@example.com", Concurrency: 1}, "salt", "print"); err != nil {
 		t.Fatal(err)
 	}
+	sitDown(t, q, "", nil)
 	for i, sender := range []string{"a@example.com", "b@example.com", "c@example.com", "d@example.com"} {
 		b := batch(mail.Subscription, 10-i)
 		b.Message.From.Address = sender

@@ -29,6 +29,8 @@ const (
 	WaitsForPause Wait = "pause"
 	// WaitsForHold: the provider refused mail, or can't be reached.
 	WaitsForHold Wait = "hold"
+	// WaitsForWorker: no worker can send.
+	WaitsForWorker Wait = "no_worker"
 	// WaitsForLimit: a limit is used up.
 	WaitsForLimit Wait = "limit"
 	// WaitsForTurn: other mail goes first.
@@ -45,9 +47,28 @@ type Outlook struct {
 	Limit   throttle.Name
 	// Until is when it stops waiting for that; zero if nobody knows.
 	Until time.Time
-	// Ahead estimates how many messages of the same key go first. Expected is roughly when it goes; zero if nobody knows.
-	Ahead    int
-	Expected time.Time
+	// Workers are those that can send.
+	Workers Workforce
+	// Ahead estimates how many messages of the same key go first; of the last message of a batch, how many of others, and Own how many of
+	// its own batch. Expected is roughly when it goes; zero if nobody knows.
+	Ahead, Own int
+	Expected   time.Time
+	// ExpiresAt is when it expires; zero: never. TooLate says that it can't go before that, as far as anybody knows: then Expected is
+	// zero.
+	ExpiresAt time.Time
+	TooLate   bool
+}
+
+// expires says when what waits expires, and whether that is before it can go.
+func (o *Outlook) expires(at time.Time) *Outlook {
+	if o == nil || at.IsZero() {
+		return o
+	}
+	o.ExpiresAt = at
+	if o.Until.After(at) || o.Expected.After(at) {
+		o.TooLate, o.Expected = true, time.Time{}
+	}
+	return o
 }
 
 // mostSearched bounds how far back a message is looked for in its lane; beyond, its place is estimated.
@@ -59,9 +80,10 @@ func (q *Queue) Outlook(ctx context.Context, s *MessageStatus) (*Outlook, error)
 	case s.State != Queued:
 		return nil, nil
 	case !s.Due.IsZero():
-		return &Outlook{Wait: WaitsForTime, Until: s.Due, Expected: s.Due}, nil
+		return (&Outlook{Wait: WaitsForTime, Until: s.Due, Expected: s.Due}).expires(s.ExpiresAt), nil
 	}
-	return q.outlook(ctx, s.ID)
+	o, err := q.outlook(ctx, s.ID)
+	return o.expires(s.ExpiresAt), err
 }
 
 // BatchOutlook tells what the last message of a batch waits for; nil if none waits for its turn.
@@ -70,7 +92,7 @@ func (q *Queue) BatchOutlook(ctx context.Context, s *BatchStatus) (*Outlook, err
 		return nil, nil
 	}
 	if s.SendAt.After(time.Now()) {
-		return &Outlook{Wait: WaitsForTime, Until: s.SendAt}, nil
+		return (&Outlook{Wait: WaitsForTime, Until: s.SendAt}).expires(s.ExpiresAt), nil
 	}
 	sender, err := q.redis.HGet(ctx, q.key("b:", s.ID), "sender").Result()
 	if err != nil {
@@ -81,12 +103,25 @@ func (q *Queue) BatchOutlook(ctx context.Context, s *BatchStatus) (*Outlook, err
 		last, err := q.redis.LIndex(ctx, list, -1).Result()
 		if err == nil {
 			id, _, _ := strings.Cut(last, ":")
-			return q.outlook(ctx, id)
+			return q.batchOutlook(ctx, s, id)
 		} else if !errors.Is(err, redis.Nil) {
 			return nil, fmt.Errorf("queue: outlook: %w", err)
 		}
 	}
 	return nil, nil
+}
+
+// batchOutlook is that of a batch whose last message waits for its turn.
+func (q *Queue) batchOutlook(ctx context.Context, s *BatchStatus, last string) (*Outlook, error) {
+	o, err := q.outlook(ctx, last)
+	if err != nil {
+		return nil, err
+	}
+	o.Ahead -= o.Own
+	if s.ExpiresAt.After(time.Now()) { // what waits after that has been requeued
+		o.expires(s.ExpiresAt)
+	}
+	return o, nil
 }
 
 // outlook is that of a message that waits for its turn.
@@ -104,7 +139,7 @@ func (q *Queue) outlook(ctx context.Context, id string) (*Outlook, error) {
 		}
 		return o, nil
 	}
-	o.Ahead = atoi(text(values[1]))
+	o.Ahead, o.Own = atoi(text(values[1])), atoi(text(values[2]))
 	all, err := q.recentState(ctx)
 	if err != nil {
 		return nil, err
@@ -151,6 +186,7 @@ func (q *Queue) recentState(ctx context.Context) (*state, error) {
 
 // outlook completes o, of a message whose limit key is m's.
 func (s *state) outlook(o *Outlook, m *Mailbox) {
+	o.Workers = m.Workers
 	if through, _ := s.forecast(m, o.Ahead+1); !through.IsZero() {
 		o.Expected = through.Add(-m.flow.took) // when it goes, not when it has gone
 	}
@@ -159,6 +195,8 @@ func (s *state) outlook(o *Outlook, m *Mailbox) {
 		o.Wait, o.Silence, o.Until = WaitsForPause, m.Pause, until
 	case m.Hold != nil:
 		o.Wait, o.Silence, o.Until = WaitsForHold, m.Hold, until
+	case !m.Workers.Able():
+		o.Wait = WaitsForWorker
 	default:
 		o.Wait = WaitsForTurn
 		for _, l := range m.Limits {

@@ -26,6 +26,9 @@ type MessageStatus struct {
 	Requeued time.Time
 	// Due is when it goes at the earliest, if it waits for a time: send_at or a retry (else zero).
 	Due time.Time
+	// ExpiresAt is when it ends if it was not delivered; zero: never, or it had expired when it was requeued. It is kept as long as
+	// the message is open or failed.
+	ExpiresAt time.Time
 	// Attempts is the number of attempts that counted.
 	Attempts int
 	// Recipients has To, Cc and Bcc with what became of each. Addresses are kept as long as the message is open or failed;
@@ -52,6 +55,8 @@ type BatchStatus struct {
 	Mailbox  string
 	Accepted time.Time
 	SendAt   time.Time // zero: at once
+	// ExpiresAt is when what was not delivered ends; zero: never.
+	ExpiresAt time.Time
 	// Total is the number of its messages; it is the sum of the counts below.
 	Total                                       int
 	Open, Delivered, Failed, Cancelled, Expired int
@@ -77,19 +82,21 @@ func (q *Queue) Message(ctx context.Context, id string) (*MessageStatus, error) 
 		ID: id, BatchID: r.head[headBatch], Kind: kindOf[r.head[headKind]], State: stateOf[r.head[headState]],
 		Accepted: acceptedAt(id), Requeued: unixMilli(r.head[headRequeued]), Attempts: r.attempts(),
 	}
+	expires := r.head[headExpires]
 	it, err := r.item()
 	if err != nil {
 		return nil, err
 	}
 	sendAt := ""
 	if s.BatchID != "" {
-		b, err := q.redis.HMGet(ctx, q.key("b:", s.BatchID), "state", "copies", "send_at").Result()
+		b, err := q.redis.HMGet(ctx, q.key("b:", s.BatchID), "state", "copies", "send_at", "expires").Result()
 		if err != nil {
 			return nil, fmt.Errorf("queue: message: batch: %w", err)
 		}
 		if state := text(b[0]); state == "staged" || state == "dropped" {
 			return nil, ErrNotFound
 		}
+		expires = text(b[3])
 		var copies [2][]mail.Address
 		if js := text(b[1]); js != "" && r.payload != "" {
 			if err := json.Unmarshal([]byte(js), &copies); err != nil {
@@ -106,6 +113,10 @@ func (q *Queue) Message(ctx context.Context, id string) (*MessageStatus, error) 
 		}
 	}
 	s.Recipients = recipientStates(it, r.head[headMarks])
+	// As in the scripts: what had expired when it was requeued goes all the same.
+	if at := unixMilli(expires); at.After(s.Requeued) && (s.Finished.IsZero() || s.State == Failed) {
+		s.ExpiresAt = at
+	}
 	return s, nil
 }
 
@@ -157,7 +168,7 @@ func (q *Queue) Batch(ctx context.Context, id string) (*BatchStatus, error) {
 }
 
 // batchFields are what batchStatus goes by.
-var batchFields = []string{"state", "kind", "sender", "send_at", "items", "shares", "f", "c", "e", "forgotten", "cancelled"}
+var batchFields = []string{"state", "kind", "sender", "send_at", "expires", "items", "shares", "f", "c", "e", "forgotten", "cancelled"}
 
 // batchStatus gives what the fields of a batch say; nil if it is not committed.
 func batchStatus(id string, fields []any) *BatchStatus {
@@ -169,7 +180,7 @@ func batchStatus(id string, fields []any) *BatchStatus {
 		return nil
 	}
 	s := &BatchStatus{
-		ID: id, Kind: kindOf[b["kind"]], Accepted: acceptedAt(id), SendAt: unixMilli(b["send_at"]), Total: atoi(b["items"]),
+		ID: id, Kind: kindOf[b["kind"]], Accepted: acceptedAt(id), SendAt: unixMilli(b["send_at"]), ExpiresAt: unixMilli(b["expires"]), Total: atoi(b["items"]),
 		Failed: atoi(b["f"]), Cancelled: atoi(b["c"]), Expired: atoi(b["e"]), Cancel: b["cancelled"] != "",
 	}
 	if b["sender"] != "-" {

@@ -78,6 +78,7 @@ func showBatch(w io.Writer, b *admin.BatchStatus) error {
 	t.line("mailbox", b.Mailbox)
 	t.line("accepted", instantText(b.Accepted))
 	t.line("send at", instantText(b.SendAt))
+	t.line("expires", instantText(b.ExpiresAt))
 	if b.Cancelled {
 		t.line("cancelled", "yes: what is still open, and not being sent, ends too")
 	}

@@ -45,12 +45,15 @@ through if nothing else comes. The token's role must be operator or admin.
 				return err
 			}
 			if n.json {
-				return printJSON(c.OutOrStdout(), admin.MailboxPage{Mailboxes: all})
+				return printJSON(c.OutOrStdout(), all)
 			}
-			if len(all) == 0 {
+			switch {
+			case all.Waiting > 0:
+				fmt.Fprintf(c.ErrOrStderr(), "No provider is active, and so nothing is any mailbox's. Messages that wait for one: %s.\n", thousands(all.Waiting))
+			case len(all.Mailboxes) == 0:
 				fmt.Fprintln(c.ErrOrStderr(), "No mailbox has mail, or had some lately; or no provider is active.")
 			}
-			return listMailboxes(c.OutOrStdout(), all)
+			return listMailboxes(c.OutOrStdout(), all.Mailboxes)
 		},
 	}
 	n.register(c)
@@ -60,14 +63,15 @@ through if nothing else comes. The token's role must be operator or admin.
 // pageLength is how many mailboxes are asked for at once: as many as the server gives.
 const pageLength = 1000
 
-func allMailboxes(ctx context.Context, client *admin.Client) ([]admin.Mailbox, error) {
-	all := []admin.Mailbox{}
+// allMailboxes gives all pages as one.
+func allMailboxes(ctx context.Context, client *admin.Client) (admin.MailboxPage, error) {
+	all := admin.MailboxPage{Mailboxes: []admin.Mailbox{}}
 	for after := ""; ; {
 		page, err := client.Mailboxes(ctx, after, pageLength)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
-		all = append(all, page.Mailboxes...)
+		all.Mailboxes, all.Waiting = append(all.Mailboxes, page.Mailboxes...), page.Waiting
 		if page.After <= after { // also from a server that repeats itself
 			return all, nil
 		}
@@ -197,6 +201,8 @@ func silenceText(s *admin.Silence) string {
 // throughText gives the forecast; "" if nothing waits.
 func throughText(m *admin.Mailbox, now time.Time) string {
 	switch {
+	case m.Through.IsZero() && m.Backlog.Total > 0 && m.Workers == 0:
+		return "not known: no worker can send"
 	case m.Through.IsZero() && m.Backlog.Total > 0:
 		return "not known yet: nothing has been sent of late"
 	case m.Through.IsZero():

@@ -85,7 +85,8 @@ func TestWhenAMailboxIsThrough(t *testing.T) {
 		want    string
 	}{
 		{admin.Mailbox{}, ""},
-		{admin.Mailbox{Backlog: waiting}, "not known yet: nothing has been sent of late"},
+		{admin.Mailbox{Backlog: waiting, Workers: 1}, "not known yet: nothing has been sent of late"},
+		{admin.Mailbox{Backlog: waiting}, "not known: no worker can send"},
 		{admin.Mailbox{Backlog: waiting, Through: begun, Binding: "concurrency"}, "in less than a minute (2030-01-02 03:04:05 +00:00); the number of units binds"},
 		{admin.Mailbox{Backlog: waiting, Through: begun.Add(time.Hour), Binding: "upload_bytes"}, "in about 1 h 0 min (2030-01-02 04:04:05 +00:00); the limit of bytes uploaded binds"},
 	} {
@@ -159,6 +160,12 @@ func TestMailboxesOfTheRealAPI(t *testing.T) {
 	postroom(t, "", "mailbox", "list", "--output", "json").want(t, 0, `{"mailboxes":[]}`)
 	postroom(t, "", "mailbox", "explain", "news@x.example").want(t, exitFault, "There is no such mailbox (404)", "POST /v1/pause")
 
+	if _, err := q.Enqueue(t.Context(), mail.Message{Kind: mail.Alert, Text: "x", To: []mail.Address{{Address: "ada@x.example"}}}); err != nil {
+		t.Fatal(err)
+	}
+	postroom(t, "", "mailbox", "list").want(t, 0, "No provider is active, and so nothing is any mailbox's. Messages that wait for one: 1.")
+	postroom(t, "", "mailbox", "list", "--output", "json").want(t, 0, `{"mailboxes":[],"waiting":1}`)
+
 	if _, err := q.DeclareProvider(t.Context(), &queue.ActiveProvider{Kind: "microsoft365", Keying: queue.ByMailbox, Sender: "own@x.example", Concurrency: 2,
 		Limits: []throttle.Limit{{Name: throttle.Messages, Max: 30, Window: time.Minute}}}, "salt", "settings", "here"); err != nil {
 		t.Fatal(err)
@@ -168,17 +175,17 @@ func TestMailboxesOfTheRealAPI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	postroom(t, "", "mailbox", "list").want(t, 0, "news@x.example  flows", "messages 0 %")
-	postroom(t, "", "mailbox", "explain", "News@x.example").want(t, 0, "Mail of news@x.example flows. 1 message waits.", "1: alerts 0, reports 1, subscriptions 0", "0 of 2 in use")
+	postroom(t, "", "mailbox", "list").want(t, 0, "news@x.example  no_worker", "messages 0 %")
+	postroom(t, "", "mailbox", "explain", "News@x.example").want(t, 0, "Mail of news@x.example does not go: no worker runs. 1 message waits.", "not known: no worker can send", "1: alerts 0, reports 1, subscriptions 0", "0 of 2 in use")
 
 	r = postroom(t, "", "mailbox", "pause", "news@x.example", "--reason", "wrong list", "--duration", "2h")
 	r.want(t, 0, "It ends by itself at that time", "To end it before: postroom mailbox resume news@x.example")
 	if !strings.HasPrefix(r.stdout, "PAUSED") || strings.Contains(r.stdout, "ends by itself") {
 		t.Errorf("stdout has %q", r.stdout)
 	}
-	postroom(t, "", "mailbox", "explain", "news@x.example").want(t, 0, "Mail of news@x.example is paused until ", `by test: "wrong list". 1 message waits.`)
+	postroom(t, "", "mailbox", "explain", "news@x.example").want(t, 0, "Mail of news@x.example is paused until ", `by test: "wrong list". No worker runs either. 1 message waits.`)
 	postroom(t, "", "message", "show", receipt.ID).want(t, 0, "Mail of news@x.example is paused until ", "wrong list")
-	postroom(t, "", "mailbox", "resume", "news@x.example").want(t, 0, "a pause or a hold", "Mail of news@x.example flows. 1 message waits.")
+	postroom(t, "", "mailbox", "resume", "news@x.example").want(t, 0, "a pause or a hold", "Mail of news@x.example does not go: no worker runs. 1 message waits.")
 	postroom(t, "", "mailbox", "resume", "news@x.example").want(t, 0, "there was neither a pause nor a hold")
 
 	postroom(t, "", "pause", "--all", "--reason", "maintenance").want(t, 0, "everything", "To end it before: postroom resume --all")

@@ -158,6 +158,7 @@ func showMessage(w io.Writer, m *admin.MessageStatus) error {
 	t.line("state", stateWords(m.State))
 	t.line("accepted", instantText(m.Accepted))
 	t.line("due", instantText(m.Due))
+	t.line("expires", instantText(m.ExpiresAt))
 	t.line("finished", instantText(m.Finished))
 	t.line("why it waits", m.WaitsFor)
 	if m.Ahead > 0 {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/goccy/go-yaml"
 	"github.com/prometheus/client_golang/prometheus"
@@ -194,6 +195,10 @@ func TestTheMetricsAreOnRecord(t *testing.T) {
 	}
 	defer func() { _ = s.listener.Close() }()
 	s.http.Handler.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/livez", nil))
+	// Some are there only while a worker can send.
+	if err := r.Client.HSet(t.Context(), "{postroom}:workers", "one", time.Now().UnixMilli()).Err(); err != nil {
+		t.Fatal(err)
+	}
 	all := described(t, s.registry)
 	alerted(t, all)
 	of := map[string][]*exported{}

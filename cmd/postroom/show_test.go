@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"log/slog"
 	"net/http"
 	"reflect"
 	"regexp"
@@ -9,6 +10,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/postroom/postroom/admin"
 	"github.com/postroom/postroom/config"
@@ -63,6 +67,9 @@ func TestMessageShow(t *testing.T) {
 	}
 	if r.stderr != "" {
 		t.Errorf("stderr has %q", r.stderr)
+	}
+	if strings.Contains(r.stdout, "expires") {
+		t.Errorf("it never expires: %s", r.stdout)
 	}
 	r = postroom(t, "", "message", "show", "ID1", "--output", "json")
 	var m admin.MessageStatus
@@ -170,13 +177,13 @@ func TestShowSaysWhenItGoes(t *testing.T) {
 	t.Setenv("TZ", "UTC")
 	startFake(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/v1/batches/") {
-			_ = printJSON(w, admin.BatchStatus{ID: "B1", WaitsFor: "Its last message waits.", Through: begun})
+			_ = printJSON(w, admin.BatchStatus{ID: "B1", WaitsFor: "Its last message waits.", Through: begun, ExpiresAt: begun.Add(time.Hour)})
 			return
 		}
-		_ = printJSON(w, admin.MessageStatus{ID: "ID1", State: queue.Queued, WaitsFor: "It waits.", Ahead: 12345, Expected: begun})
+		_ = printJSON(w, admin.MessageStatus{ID: "ID1", State: queue.Queued, WaitsFor: "It waits.", Ahead: 12345, Expected: begun, ExpiresAt: begun.Add(time.Hour)})
 	})
-	postroom(t, "", "message", "show", "ID1").want(t, 0, "why it waits  It waits.", "ahead         about 12,345", "expected      around 2030-01-02 03:04:05 +00:00")
-	postroom(t, "", "batch", "show", "B1").want(t, 0, "why it waits  Its last message waits.", "through       around 2030-01-02 03:04:05 +00:00")
+	postroom(t, "", "message", "show", "ID1").want(t, 0, "why it waits  It waits.", "ahead         about 12,345", "expires       2030-01-02 04:04:05 +00:00", "expected      around 2030-01-02 03:04:05 +00:00")
+	postroom(t, "", "batch", "show", "B1").want(t, 0, "why it waits  Its last message waits.", "expires       2030-01-02 04:04:05 +00:00", "through       around 2030-01-02 03:04:05 +00:00")
 }
 
 func TestMessageShowOfTheRealAPI(t *testing.T) {
@@ -235,4 +242,25 @@ func TestOutcomeReply(t *testing.T) {
 			t.Errorf("%+v: got %q, want %q", test.in, got, test.want)
 		}
 	}
+}
+
+func TestMailExpiresWhereNoWorkerRuns(t *testing.T) {
+	client := redis.NewClient(&redis.Options{Addr: miniredis.RunT(t).Addr()})
+	t.Cleanup(func() { _ = client.Close() })
+	q, err := queue.Open(t.Context(), queue.Options{Client: client})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := mail.Message{Kind: mail.Alert, To: []mail.Address{{Address: "ada@x.example"}}, Text: "x", ExpiresAt: time.Now().Add(100 * time.Millisecond)}
+	receipt, err := q.Enqueue(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-time.After(time.Until(m.ExpiresAt))
+	startOn(t, config.Default(), "operator", serverOptions{redis: client, log: slog.New(slog.DiscardHandler), api: true})
+	r := postroom(t, "", "message", "show", receipt.ID)
+	for deadline := time.Now().Add(10 * time.Second); strings.Contains(r.stdout, "queued") && time.Now().Before(deadline); {
+		r = postroom(t, "", "message", "show", receipt.ID)
+	}
+	r.want(t, 0, "expired: its time ran out before it was delivered")
 }

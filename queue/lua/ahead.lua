@@ -2,7 +2,7 @@
 -- turn, kinds by weight. What it costs does not grow with the backlog.
 --
 -- ARGV: 1 id, 2 and 3 weights of reports and of subscriptions, 4 messages of the batch before it (its index), 5 entries to
--- look through at most. Answer: {key, messages}; {""} if it does not wait in a lane, or no provider is active.
+-- look through at most. Answer: {key, messages, those of them that stand in its own lane}; {""} if it does not wait in a lane, or no provider is active.
 local provider = active()
 local r = load(ARGV[1])
 if not provider or not r or r.head[STATE] ~= QUEUED then return {''} end
@@ -50,8 +50,8 @@ local function share(of, each)
   return n
 end
 local same = before + share(kind, before)
-if kind == 'a' then return {key, int(same)} end
+if kind == 'a' then return {key, int(same), int(before)} end
 local weights = {r = tonumber(ARGV[2]), s = tonumber(ARGV[3])}
 local other = kind == 'r' and 's' or 'r'
 local others = math.min(share(other, math.huge), same * weights[other] / weights[kind])
-return {key, int(math.floor(share('a', math.huge) + same + others))}
+return {key, int(math.floor(share('a', math.huge) + same + others)), int(before)}
