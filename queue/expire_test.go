@@ -128,6 +128,33 @@ func openCount(t *testing.T, q *Queue) int {
 	return counts.Open[mail.Alert] + counts.Open[mail.Report] + counts.Open[mail.Subscription]
 }
 
+func TestWhatHasEndedNoLongerExpires(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	single := message(mail.Report, "single@example.net")
+	single.ExpiresAt = c.now.Add(time.Minute)
+	b := batch(mail.Report, 3)
+	b.Message.ExpiresAt = single.ExpiresAt
+	enqueueBatch(t, q, b)
+	enqueue(t, q, single)
+	if n := d.sendAll(); n != 4 {
+		t.Fatalf("%d went, want 4", n)
+	}
+	if left := q.redis.ZRange(t.Context(), q.key("expires"), 0, -1).Val(); len(left) > 0 {
+		t.Errorf("%q is still to expire", left)
+	}
+	// A batch of which something has failed is left, and is not looked at again.
+	enqueueBatch(t, q, b)
+	turn := d.turn()
+	end(turn, refuses(turn.Next(nil)))
+	c.advance(time.Minute)
+	tidyNow(t, q)
+	repaired(t, q, false)
+	if left := q.redis.ZRange(t.Context(), q.key("expires"), 0, -1).Val(); len(left) > 0 {
+		t.Errorf("%q is still to expire", left)
+	}
+}
+
 func TestWhatIsBeingSentExpiresOnlyWhenItComesBack(t *testing.T) {
 	q, c := onClock(t)
 	d := sitDown(t, q, activate(t, q, 2), nil)

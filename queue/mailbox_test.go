@@ -250,6 +250,13 @@ func TestABatchHasOnlyOthersAhead(t *testing.T) {
 			t.Errorf("%+v, %v; want %d of others and %d of its own ahead", o, err, test.ahead, test.own)
 		}
 	}
+	alerts := enqueueBatch(t, q, batch(mail.Alert, 3))
+	if o, err := q.BatchOutlook(t.Context(), batchNow(t, q, alerts.ID)); err != nil || o.Ahead != 1 || o.Own != 2 {
+		t.Errorf("%+v, %v; want one alert ahead, and 2 of its own", o, err)
+	}
+	if err := q.CancelBatch(t.Context(), alerts.ID); err != nil {
+		t.Fatal(err)
+	}
 	// Of a single message all that goes first counts.
 	if o, err := q.Outlook(t.Context(), status(t, q, first.IDs[6])); err != nil || o.Ahead != 10 {
 		t.Errorf("%+v, %v; want 10 ahead", o, err)
@@ -292,6 +299,21 @@ func TestWhatExpiresBeforeItCanGoIsNotExpected(t *testing.T) {
 	}
 	if s := status(t, q, r.IDs[0]); s.State != Delivered || !s.ExpiresAt.IsZero() {
 		t.Errorf("what was delivered does not expire: %+v", s)
+	}
+}
+
+func TestAPauseThatOutlastsAnExpiryIsToldWhereNothingIsForetold(t *testing.T) {
+	q, c := onClock(t)
+	sitDown(t, q, activate(t, q, 1), nil)
+	if _, err := q.Pause(t.Context(), Everything, time.Hour, "a test", Author{}); err != nil {
+		t.Fatal(err)
+	}
+	for after, tooLate := range map[time.Duration]bool{30 * time.Minute: true, 90 * time.Minute: false} {
+		m := message(mail.Report, "ada@example.net")
+		m.ExpiresAt = c.now.Add(after)
+		if o, err := q.Outlook(t.Context(), status(t, q, enqueue(t, q, m))); err != nil || !o.Expected.IsZero() || o.TooLate != tooLate {
+			t.Errorf("after %v: %+v, %v", after, o, err)
+		}
 	}
 }
 
