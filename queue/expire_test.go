@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -153,6 +154,21 @@ func TestWhatHasEndedNoLongerExpires(t *testing.T) {
 	if left := q.redis.ZRange(t.Context(), q.key("expires"), 0, -1).Val(); len(left) > 0 {
 		t.Errorf("%q is still to expire", left)
 	}
+}
+
+func TestOfThoseWhoMayHaveItSomebodyHearsWhenItExpires(t *testing.T) {
+	q, c := onClock(t)
+	m := to(mail.Report, "ada@example.net", "bob@example.net")
+	m.ExpiresAt = c.now.Add(time.Minute)
+	id := enqueue(t, q, m)
+	raw := q.redis.Get(t.Context(), q.key("m:", id)).Val()
+	q.redis.Set(t.Context(), q.key("m:", id), strings.Replace(raw, "\tpp\t", "\tup\t", 1), 0) // nobody knows whether Ada has it
+	c.advance(time.Minute)
+	tidyNow(t, q)
+	if s := status(t, q, id); s.State != Failed || len(s.History) != 1 || s.History[0].Outcomes[0].Step != "expired" {
+		t.Errorf("%+v", s)
+	}
+	repaired(t, q, false)
 }
 
 func TestWhatIsBeingSentExpiresOnlyWhenItComesBack(t *testing.T) {
