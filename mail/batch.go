@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"strconv"
@@ -45,6 +46,8 @@ type BatchCheck struct {
 	shared *Message
 	// content is nil if the templates cannot or need not be filled.
 	content *Content
+	// unsubscribes says that a template uses unsubscribeVariable.
+	unsubscribes bool
 	// others is the number of addresses in the message's Cc and Bcc.
 	others int
 	// room is what is left of MaxBytes for text and html.
@@ -78,6 +81,7 @@ func newBatchCheck(m Message, l Limits, now time.Time) (*BatchCheck, *problems) 
 	}
 	p.at = ""
 	c := &BatchCheck{limits: l, shared: &shared, content: content, others: len(shared.Cc) + len(shared.Bcc)}
+	c.unsubscribes = content != nil && slices.Contains(content.Variables(), unsubscribeVariable)
 	c.room = l.MaxBytes - shared.encodedSize() + quotedSize(shared.Text) + quotedSize(shared.HTML)
 	if c.room < 0 {
 		p.add("/message", tooLarge(l))
@@ -143,6 +147,7 @@ func (c *BatchCheck) recipient(p *problems, r Recipient) Recipient {
 	if c.content == nil || len(p.list) > before {
 		return r
 	}
+	r.Variables = c.withUnsubscribe(r)
 	_, text, html := c.content.fill(p, r.Variables)
 	switch room := c.room - quotedSize(text) - quotedSize(html); {
 	case room < 0:
@@ -151,4 +156,19 @@ func (c *BatchCheck) recipient(p *problems, r Recipient) Recipient {
 		p.add("/attachments", "makes a message that "+tooLarge(c.limits))
 	}
 	return r
+}
+
+// unsubscribeVariable is the variable that a recipient has without giving it: the URI for unsubscribing, for a link in the text.
+const unsubscribeVariable = "list_unsubscribe"
+
+// withUnsubscribe gives the recipient's variables, with that one if a template uses it.
+func (c *BatchCheck) withUnsubscribe(r Recipient) map[string]any {
+	uri := cmp.Or(r.ListUnsubscribe, c.shared.ListUnsubscribe)
+	if _, given := r.Variables[unsubscribeVariable]; given || uri == "" || !c.unsubscribes {
+		return r.Variables
+	}
+	variables := make(map[string]any, len(r.Variables)+1)
+	maps.Copy(variables, r.Variables)
+	variables[unsubscribeVariable] = uri
+	return variables
 }

@@ -49,6 +49,19 @@ func NewContent(m *Message, templated bool) (*Content, error) {
 	return c, nil
 }
 
+// Variables gives the names that the templates use, each once.
+func (c *Content) Variables() []string {
+	var names []string
+	for _, t := range []*template{c.subject, c.text, c.html} {
+		for _, name := range t.variables {
+			if !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
 // Fill gives the message with this id for r, who has passed Validate; a single message is filled for all of its To, without
 // variables. Files, headers and lists of addresses are shared with
 // every other message of c. An address that is in r.To is left out of Cc and Bcc.

@@ -2,6 +2,8 @@ package mail_test
 
 import (
 	"encoding/json"
+	"errors"
+	"maps"
 	"math"
 	"reflect"
 	"slices"
@@ -337,5 +339,71 @@ func BenchmarkFill(b *testing.B) {
 		if _, err := c.Fill("01J", accepted, r); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+func TestWhatIsWrongWithATemplateIsNamedAndNotQuoted(t *testing.T) {
+	for source, want := range map[string]string{
+		"Hi {{.secret":                           "has a {{ that is not closed: write }} behind it, line 1",
+		"\n{{.secret\n\n":                        "has a {{ that is not closed: write }} behind it, line 4",
+		"\n{{secret .name}}":                     "calls a function that there is not: there are and, or, not, len, eq, ne, lt, le, gt and ge, and a variable has a dot in front, such as {{.name}}, line 2",
+		"{{html .secret}}":                       "calls a function that there is not: there are and, or, not, len, eq, ne, lt, le, gt and ge, and a variable has a dot in front, such as {{.name}}",
+		"{{if .secret}}x":                        "has an if or with that is not closed: write {{end}} where it ends, line 1",
+		"{{end}}":                                "has an {{end}} that closes nothing: remove it, or write {{if}} or {{with}} before it, line 1",
+		"{{else}}":                               "has an {{else}} that is in no if or with: remove it, or write {{if}} or {{with}} before it, line 1",
+		"{{if .secret}}{{else}}{{else}}{{end}}":  "has two {{else}} in one if or with: remove one, line 1",
+		"{{if}}{{end}}":                          "has a {{ }} that lacks a value: name a variable, such as {{.name}} or {{if .name}}, line 1",
+		"{{.first-secret}}":                      "has a character that can't stand in {{ }}: a name has letters, digits and _ only, and }} closes it, line 1",
+		"{{.secret}":                             "has a character that can't stand in {{ }}: a name has letters, digits and _ only, and }} closes it, line 1",
+		`{{eq .secret "x}}`:                      "has a quotation mark in {{ }} that is not closed, line 1",
+		"{{not (.secret }}":                      "has a parenthesis in {{ }} that is not closed, line 1",
+		"{{.secret) }}":                          "has a closing parenthesis in {{ }} without one that opens, line 1",
+		"{{/* secret":                            "has a comment that is not closed: write */}} behind it, line 1",
+		"{{$secret}}":                            "names a variable by $ that it does not define: write {{.name}}, line 1",
+		"{{.secret,b}}":                          "is not a template: see to what stands in {{ }}, line 1",
+		`{{function "unclosed action" .secret}}`: "calls a function that there is not: there are and, or, not, len, eq, ne, lt, le, gt and ge, and a variable has a dot in front, such as {{.name}}, line 1",
+	} {
+		for _, field := range []string{"/text", "/html"} {
+			m := valid()
+			*map[string]*string{"/text": &m.Text, "/html": &m.HTML}[field] = source
+			var invalid *mail.Invalid
+			if _, err := mail.NewContent(&m, true); !errors.As(err, &invalid) || invalid.Problems[0] != (mail.Problem{Field: field, Reason: want}) {
+				t.Errorf("%q: %v, want %q", source, err, want)
+			}
+		}
+	}
+}
+
+func TestTheURIForUnsubscribingIsAVariable(t *testing.T) {
+	const shared, own, given = "https://example.com/all", "https://example.com/ada", "https://example.com/given"
+	for name, test := range map[string]struct {
+		text, shared string
+		r            mail.Recipient
+		want         any
+		fault        string
+	}{
+		"the recipient's":     {"{{.list_unsubscribe}}", shared, mail.Recipient{ListUnsubscribe: own}, own, ""},
+		"the message's":       {"{{.list_unsubscribe}}", shared, mail.Recipient{Variables: map[string]any{"n": 1}}, shared, ""},
+		"a variable":          {"{{.list_unsubscribe}}", shared, mail.Recipient{ListUnsubscribe: own, Variables: map[string]any{"list_unsubscribe": given}}, given, ""},
+		"none":                {"{{.list_unsubscribe}}", "", mail.Recipient{}, nil, "/recipients/0/variables/list_unsubscribe"},
+		"not used":            {"{{.n}}", shared, mail.Recipient{ListUnsubscribe: own, Variables: map[string]any{"n": 1}}, nil, ""},
+		"none that is a URI":  {"{{.list_unsubscribe}}", "", mail.Recipient{ListUnsubscribe: "http://example.com"}, nil, "/recipients/0/list_unsubscribe"},
+		"used in another way": {"{{if .list_unsubscribe}}x{{end}}", "", mail.Recipient{ListUnsubscribe: own}, own, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			test.r.To = []mail.Address{{Address: "ada@example.com"}}
+			handed := maps.Clone(test.r.Variables)
+			b := mail.Batch{Message: mail.Message{Kind: mail.Report, Text: test.text, ListUnsubscribe: test.shared}, Recipients: []mail.Recipient{test.r}}
+			refused, err := b.Validate(mail.Limits{}, now)
+			if err != nil || (len(refused) > 0) != (test.fault != "") || test.fault != "" && refused[0][0].Field != test.fault {
+				t.Fatal(refused, err)
+			}
+			if got := b.Recipients[0].Variables["list_unsubscribe"]; got != test.want {
+				t.Errorf("got %v, want %v", got, test.want)
+			}
+			if !maps.Equal(test.r.Variables, handed) {
+				t.Errorf("what was handed in was changed: %v", test.r.Variables)
+			}
+		})
 	}
 }

@@ -28,6 +28,9 @@ var builtins = map[string]bool{
 	"eq": true, "ne": true, "lt": true, "le": true, "gt": true, "ge": true,
 }
 
+// noFunction says that a template calls what is none of builtins.
+const noFunction = "calls a function that there is not: there are and, or, not, len, eq, ne, lt, le, gt and ge, and a variable has a dot in front, such as {{.name}}"
+
 // template is one of subject, text and html, parsed. It is safe for concurrent use.
 type template struct {
 	source string
@@ -98,13 +101,37 @@ func tooComplex(source string) string {
 	return ""
 }
 
-// notTemplate says that a template cannot be parsed, and in which line. The parser's own words would quote it.
+// templateFaults are what people get wrong, by how the parser's words begin. What is in none of them is told by its line alone.
+var templateFaults = []struct{ words, reason string }{
+	{"unclosed action", "has a {{ that is not closed: write }} behind it"},
+	{"function ", noFunction},
+	{"unexpected EOF", "has an if or with that is not closed: write {{end}} where it ends"},
+	{"unexpected {{end}}", "has an {{end}} that closes nothing: remove it, or write {{if}} or {{with}} before it"},
+	{"unexpected {{else}}", "has an {{else}} that is in no if or with: remove it, or write {{if}} or {{with}} before it"},
+	{"expected end", "has two {{else}} in one if or with: remove one"},
+	{"missing value", "has a {{ }} that lacks a value: name a variable, such as {{.name}} or {{if .name}}"},
+	{"bad character", "has a character that can't stand in {{ }}: a name has letters, digits and _ only, and }} closes it"},
+	{"unrecognized character", "has a character that can't stand in {{ }}: a name has letters, digits and _ only, and }} closes it"},
+	{"unterminated", "has a quotation mark in {{ }} that is not closed"},
+	{"unclosed left paren", "has a parenthesis in {{ }} that is not closed"},
+	{"unexpected right paren", "has a closing parenthesis in {{ }} without one that opens"},
+	{"unclosed comment", "has a comment that is not closed: write */}} behind it"},
+	{"undefined variable", "names a variable by $ that it does not define: write {{.name}}"},
+}
+
+// notTemplate says why a template cannot be parsed, and in which line. The parser's own words would quote it.
 func notTemplate(err error) string {
 	// "template: name:line: words"
 	parts := strings.SplitN(err.Error(), ":", 4)
 	line := 0
 	if len(parts) == 4 {
 		line, _ = strconv.Atoi(parts[2])
+	}
+	words := strings.TrimSpace(parts[len(parts)-1])
+	for _, f := range templateFaults {
+		if strings.HasPrefix(words, f.words) {
+			return f.reason + atLine(line)
+		}
 	}
 	return "is not a template: see to what stands in {{ }}" + atLine(line)
 }
@@ -228,7 +255,7 @@ func (w *walker) argument(n parse.Node) {
 		}
 	case *parse.IdentifierNode:
 		if !builtins[n.Ident] && !(w.conditionals && n.Ident == conditionalFunc) {
-			w.refuse("calls a function that is not allowed: and, or, not, len, eq, ne, lt, le, gt and ge are")
+			w.refuse(noFunction)
 		}
 	default:
 		w.refuse("has an expression that is not allowed")
