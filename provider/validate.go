@@ -155,7 +155,7 @@ func (f *faults) auth(s *Settings) {
 		}
 		if s.SMTP.Security == SecurityNone && !a.AllowCleartext {
 			f.add("/smtp/auth/allow_cleartext",
-				"is off, and without TLS anyone on the way can read the password; use security starttls or tls, or set it if you accept that")
+				"is off, and without TLS anyone on the way can read the password; use security starttls or tls, or set it to true if you accept that")
 		}
 	case AuthOAuth2:
 		if a.Password != "" {
@@ -166,7 +166,7 @@ func (f *faults) auth(s *Settings) {
 		}
 		if s.SMTP.Security == SecurityNone && !a.AllowCleartext {
 			f.add("/smtp/auth/allow_cleartext",
-				"is off, and without TLS anyone on the way can read the access token; use security starttls or tls, or set it if you accept that")
+				"is off, and without TLS anyone on the way can read the access token; use security starttls or tls, or set it to true if you accept that")
 		}
 		*f = append(*f, a.OAuth2.Validate()...)
 	default:

@@ -41,6 +41,7 @@ var settingFlags = []settingFlag{
 	{"auth", []string{"/smtp/auth/method"}, "smtp: how to log in: none, basic or oauth2", []string{"none", "basic", "oauth2"}},
 	{"username", []string{"/smtp/auth/username"}, "smtp: user name, if it is not the sender's address", nil},
 	{"password-file", []string{"/smtp/auth/password"}, "smtp: file with the password, or - for standard input; at a terminal it is asked for and not shown", nil},
+	{"allow-cleartext", []string{"/smtp/auth/allow_cleartext"}, "smtp: log in without TLS too (--security none): whoever sees the traffic has the password", nil},
 	{"tenant-id", []string{"/microsoft365/tenant_id", "/smtp/auth/oauth2/tenant_id"}, "Microsoft: the directory (tenant) ID", nil},
 	{"client-id", []string{"/microsoft365/client_id", "/smtp/auth/oauth2/client_id"}, "Microsoft, OAuth: the application (client) ID", nil},
 	{"client-secret-file", []string{"/microsoft365/client_secret", "/smtp/auth/oauth2/client_secret"},

@@ -43,6 +43,9 @@ func TestFlagsAreLaidOverWhatIsActive(t *testing.T) {
 			s.Sender, s.AllowedSenders = mail.Address{Address: "news@z.example"}, []string{"@z.example", "@y.example"}
 		})},
 		"certificates": {activeSMTP(), "--ca-file " + pem, smtp(func(s *provider.Settings) { s.SMTP.CAPEM = "-----BEGIN X-----\nabc\n-----END X-----" })},
+		"a login in the clear": {activeSMTP(), "--security none --allow-cleartext", smtp(func(s *provider.Settings) {
+			s.SMTP.Security, s.SMTP.Auth.AllowCleartext = provider.SecurityNone, true
+		})},
 		"no login any more": {activeSMTP(), "--auth none", smtp(func(s *provider.Settings) {
 			s.SMTP.Auth = provider.SMTPAuth{Method: provider.AuthNone}
 		})},
