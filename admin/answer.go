@@ -22,6 +22,7 @@ type answer struct {
 	body    *incoming
 	limit   int64
 	status  int
+	by      string // name of the token; "": none that is known
 }
 
 func newAnswer(w http.ResponseWriter, r *http.Request, limit int64) *answer {

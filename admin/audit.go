@@ -12,7 +12,8 @@ import (
 
 func (h *handler) registerAudit() {
 	op := h.operation(Operator, http.MethodGet, "/v1/audit", "listAudit", "Who changed what, when and from where", always)
-	op.Description = "Changes and tries of the provider's settings, pauses, what was done to failed mail, and selections that were cancelled, newest first. Some 10,000 are kept."
+	op.Description = "Changes and tries of the provider's settings, pauses, what was cancelled, changes of the log's level, and what was done to failed mail, newest first. Some 10,000 are kept; " +
+		"of each token's cancels of single messages 100 an hour: the log has all of them."
 	huma.Register(h.api, op, h.listAudit)
 }
 

@@ -81,7 +81,7 @@ func TestPausesAreNotedWithWhoAskedForThem(t *testing.T) {
 		}
 	}
 	got := o.latest(t, 4)
-	for i, want := range []string{"ops 127.0.0.1 mailbox.resume relay.example.com:25: ", "ops 127.0.0.1 mailbox.resume *: ", "ops 127.0.0.1 mailbox.pause *: until ", "ops 127.0.0.1 mailbox.pause relay.example.com:25: until "} {
+	for i, want := range []string{"ops 127.0.0.1 mailbox.resume relay.example.com:25: ", "ops 127.0.0.1 all.resume : ", "ops 127.0.0.1 all.pause : until ", "ops 127.0.0.1 mailbox.pause relay.example.com:25: until "} {
 		if !strings.HasPrefix(got[i], want) || strings.Contains(want, "until") != strings.HasSuffix(got[i], ": the server moves") {
 			t.Errorf("%q, want %q", got[i], want)
 		}
@@ -89,6 +89,9 @@ func TestPausesAreNotedWithWhoAskedForThem(t *testing.T) {
 	// What was refused is no change.
 	o.call(t, "POST", "/v1/pause", operatorToken, `{"reason": ""}`)
 	o.call(t, "POST", "/v1/mailboxes/other.example.com:25/resume", operatorToken, "")
+	// Nor is a resume where nothing is held or paused.
+	o.call(t, "POST", "/v1/mailboxes/relay.example.com:25/resume", operatorToken, "")
+	o.call(t, "POST", "/v1/resume", operatorToken, "")
 	o.call(t, "POST", "/v1/pause", producerToken, `{"reason": "mine"}`)
 	if again := o.latest(t, 4); !slices.Equal(got, again) {
 		t.Errorf("%q", again)
@@ -116,6 +119,7 @@ func TestWhatIsDoneToFailedMailIsNotedWithoutRecipients(t *testing.T) {
 		{"requeue", `{"filter": {"reply": "such user ada", "kind": "alert", "classes": ["permanent", "unknown"]}}`, []string{"3 messages requeued", "began: by words of the reply; class permanent, unknown; kind alert"}},
 		{"requeue", `{"filter": {"ids": ["` + ids[0] + `"]}}`, []string{"1 message requeued", "began: id " + ids[0]}},
 		{"requeue", `{"filter": {"kind": "report", "mailbox": "own@example.com"}}`, []string{"began: kind report; mailbox own@example.com"}},
+		{"requeue", `{"filter": {"until": "2020-01-02T03:04:05Z"}}`, []string{"began: all failed messages; until 2020-01-02T03:04:05Z"}},
 		{"delete", `{"filter": {"ids": ["` + ids[0] + `", "` + ids[1] + `"], "from": "2020-01-02T03:04:05+01:00"}}`, []string{"2 messages deleted", "began: 2 ids; from 2020-01-02T02:04:05Z"}},
 		{"delete", `{"all": true}`, []string{"1 message deleted", "began: all failed messages"}},
 	} {

@@ -3,8 +3,10 @@ package admin
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -17,7 +19,7 @@ func (h *handler) registerBatches() {
 	op := h.operation(Producer, http.MethodPost, "/v1/batches", "sendBatch", "Accept one message for many recipients", withMail)
 	op.Description = "The content is stored once. Subject, text and html are templates, filled from each recipient's variables. " +
 		"A recipient with faults gets nothing and is reported; the others' messages are accepted, all or none of them. " +
-		"A fault of the message itself, or of the body's form, refuses the whole batch. " +
+		"A fault of the message itself, or of the body's form, refuses the whole batch, as it does if every recipient has faults. " +
 		"As application/x-ndjson the body has the message in its first line and a recipient in each other, at most 1 MiB long, and may have " +
 		"hundreds of thousands of them: it is read as it comes, and nothing is accepted before its end. " +
 		"With Accept: application/x-ndjson the answer to such a body begins as soon as the message is taken, and tells about every second how many lines were " +
@@ -48,7 +50,7 @@ type sendBatchInput struct {
 	original
 	Accept string `header:"Accept" doc:"application/x-ndjson: of a body of lines, the answer is lines too, and tells how far it is."`
 	List   bool   `query:"list" doc:"Whether the answer lists all recipients with their messages' ids; it does too if one was refused, but of a stream it lists the refused alone then, the first 1000 of them."`
-	Mode   string `query:"mode" enum:"permissive,strict" default:"permissive" doc:"permissive: a recipient with faults gets nothing and is reported. strict: one with faults refuses the whole batch."`
+	Mode   string `query:"mode" enum:"permissive,strict" default:"permissive" doc:"permissive: a recipient with faults gets nothing and is reported, as long as another is left. strict: one with faults refuses the whole batch."`
 }
 
 type sendBatchOutput struct {
@@ -57,11 +59,10 @@ type sendBatchOutput struct {
 }
 
 func (h *handler) sendBatch(ctx context.Context, in *sendBatchInput) (*sendBatchOutput, error) {
-	idempotency, err := in.idempotency(ctx)
+	options, err := in.accepting(ctx)
 	if err != nil {
 		return nil, err
 	}
-	options := []queue.Option{idempotency}
 	if in.Mode == "strict" {
 		options = append(options, queue.Strict())
 	}
@@ -79,7 +80,14 @@ func (h *handler) sendBatch(ctx context.Context, in *sendBatchInput) (*sendBatch
 	} else {
 		var b mail.Batch
 		if err := h.read(&in.original, &b); err != nil {
-			return nil, err
+			return nil, beside(err, func() []mail.Problem {
+				refused, err := b.Validate(h.queue.Limits(), time.Now())
+				problems := problemsOf(err)
+				for _, i := range slices.Sorted(maps.Keys(refused)) {
+					problems = append(problems, refused[i]...)
+				}
+				return problems
+			})
 		}
 		if err := h.may(ctx, &b.Message, "/message"); err != nil {
 			return nil, err
@@ -149,7 +157,7 @@ func (h *handler) getBatch(ctx context.Context, in *named) (*getBatchOutput, err
 	}
 	s, err := h.queue.Batch(ctx, in.ID)
 	if err != nil {
-		return nil, h.refused(ctx, err)
+		return nil, h.otherwise(ctx, err, in.ID)
 	}
 	o, err := h.queue.BatchOutlook(ctx, s)
 	if err != nil {

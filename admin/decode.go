@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/postroom/postroom/mail"
 )
 
 const (
@@ -44,8 +46,47 @@ func decode(body []byte, v any, most int) error {
 	if d.found > len(d.faults) {
 		p.Detail += fmt.Sprintf(" There are %d more.", d.found-len(d.faults))
 	}
-	p.Errors = d.faults
+	p.Errors, p.doubtful = d.faults, d.doubtful
 	return p
+}
+
+// beside adds to what decode found wrong with the form of mail what validation finds wrong with the rest of it, so that all is
+// told at once.
+func beside(err error, validate func() []mail.Problem) error {
+	var p *Problem
+	if !errors.As(err, &p) || p.Type != invalidRequest.uri() || len(p.Errors) == mostFaults {
+		return err
+	}
+	more := 0
+	for _, one := range validate() {
+		switch {
+		case slices.ContainsFunc(p.doubtful, func(at string) bool { return follows(one.Field, at) }):
+		case len(p.Errors) == mostFaults:
+			more++
+		default:
+			p.Errors = append(p.Errors, Fault{Location: one.Field, Reason: one.Reason})
+		}
+	}
+	if more > 0 {
+		p.Detail += fmt.Sprintf(" There are %d more.", more)
+	}
+	return p
+}
+
+// follows reports whether a fault of a field may be there only because what stands at another place could not be read. That there
+// is no text is one of html, too.
+func follows(field, at string) bool {
+	message, html := strings.CutSuffix(at, "/html")
+	return field == at || strings.HasPrefix(field, at+"/") || html && field == message+"/text"
+}
+
+// problemsOf gives what validation found.
+func problemsOf(err error) []mail.Problem {
+	var invalid *mail.Invalid
+	if errors.As(err, &invalid) {
+		return invalid.Problems
+	}
+	return nil
 }
 
 // malformed says where a body stops being JSON. It does not quote it.
@@ -60,6 +101,9 @@ func malformed(body []byte) error {
 	// Offset counts the byte at fault, or the last if the body ends too early.
 	before := body[:max(0, syntax.Offset-1)]
 	line, column := 1+bytes.Count(before, []byte("\n")), len(before)-bytes.LastIndexByte(before, '\n')
+	if !bytes.Contains(body, []byte("\n")) {
+		return malformedJSON.problem(fmt.Sprintf("It stops being JSON at byte %d.", column))
+	}
 	return malformedJSON.problem(fmt.Sprintf("It stops being JSON at line %d, byte %d of the line.", line, column))
 }
 
@@ -74,6 +118,8 @@ type decoder struct {
 	// found counts the faults; faults has the first of them.
 	found  int
 	faults []Fault
+	// doubtful are the places of which validation could tell nothing.
+	doubtful []string
 	// names are the JSON names of a struct's fields, by index; "" for a field that has none.
 	names map[reflect.Type][]string
 }
@@ -98,6 +144,19 @@ func (d *decoder) pointer() string {
 }
 
 func (d *decoder) fault(reason string) {
+	d.note(reason)
+	d.doubt()
+}
+
+// doubt has validation pass over the place.
+func (d *decoder) doubt() {
+	if len(d.doubtful) < 2*mostFaults {
+		d.doubtful = append(d.doubtful, d.pointer())
+	}
+}
+
+// note is fault for what leaves nothing out.
+func (d *decoder) note(reason string) {
 	if d.found++; len(d.faults) < mostFaults {
 		d.faults = append(d.faults, Fault{Location: d.pointer(), Reason: reason})
 	}
@@ -263,14 +322,15 @@ func (d *decoder) fields(v reflect.Value) {
 func (d *decoder) unknown(name string, names []string) {
 	d.skip()
 	if !isPlain(name) {
-		d.fault("has a field that is not known: remove it")
+		d.note("has a field that is not known: remove it")
 		return
 	}
 	reason := "is not known: remove it"
 	if near := nearest(name, names); near != "" {
-		reason = "is not known: write " + near
+		reason = `is not known: write "` + near + `"`
+		d.within(step{name: near}, d.doubt)
 	}
-	d.within(step{name: name}, func() { d.fault(reason) })
+	d.within(step{name: name}, func() { d.note(reason) })
 }
 
 func (d *decoder) entries(v reflect.Value) {

@@ -176,12 +176,13 @@ var descriptions = map[string]string{
 	"Attachment.content":      "The file in base64.",
 	"Attachment.ref":          "In the place of content: the id of a file that was stored by POST /v1/contents. Its name and type fill in what is left out here.",
 
-	"Batch.message":    "What all recipients share. It has no to. {{.name}} in subject, text and html is filled from each recipient's variables.",
+	"Batch.message": "What all recipients share. It has no to. {{.name}} in subject, text and html is filled from each recipient's variables. " +
+		"There are {{if .name}}, {{else}}, {{with .name}} and {{end}}, as in Go's templates, and the functions and, or, not, len, eq, ne, lt, le, gt and ge.",
 	"Batch.recipients": "One message goes to each.",
 
 	"Recipient.to":               "The recipient's address, or several who get one message together.",
 	"Recipient.variables":        "What the templates are filled from: strings, numbers and booleans.",
-	"Recipient.list_unsubscribe": "Replaces the message's.",
+	"Recipient.list_unsubscribe": "Replaces the message's. Templates have it, or the message's, as {{.list_unsubscribe}}, unless variables has one of that name.",
 	"Recipient.attachments":      "Files of this recipient's own, each by ref; they come after the message's.",
 
 	"Problem.type":   "A stable URI that tells problems apart.",

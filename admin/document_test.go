@@ -104,7 +104,7 @@ func TestTheDocumentHasEveryOperation(t *testing.T) {
 		"post /v1/mailboxes/{address}/resume": {"operator", withID},
 		"post /v1/pause":                      {"operator", append([]string{"200", "400", "408", "413", "415"}, always...)},
 		"post /v1/resume":                     {"operator", append([]string{"200"}, always...)},
-		"get /v1/failed":                      {"operator", append([]string{"200"}, always...)},
+		"get /v1/failed":                      {"producer", append([]string{"200"}, always...)},
 		"post /v1/failed/requeue":             {"operator", append([]string{"200", "400", "408", "413", "415"}, always...)},
 		"post /v1/failed/delete":              {"operator", append([]string{"200", "400", "408", "413", "415"}, always...)},
 		"get /v1/failed/{id}/eml":             {"operator", append([]string{"409"}, withID...)},

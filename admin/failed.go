@@ -28,8 +28,9 @@ const inParts = "One request does a part, in a few seconds: while the answer has
 	"What fails meanwhile is not meant. A filter that is empty has to come with all, so that nobody means everything by mistake."
 
 func (h *handler) registerFailed() {
-	op := h.operation(Operator, http.MethodGet, "/v1/failed", "listFailed", "The messages that failed", always)
-	op.Description = "Those that fit everything that is given, newest first, with the last answer that kept them from being delivered."
+	op := h.operation(Producer, http.MethodGet, "/v1/failed", "listFailed", "The messages that failed", always)
+	op.Description = "Those that fit everything that is given, newest first, with the last answer that kept them from being delivered. " +
+		"A producer sees those of a batch whose id it gives (batch_id); all else takes the role operator."
 	huma.Register(h.api, op, h.listFailed)
 
 	op = h.operation(Operator, http.MethodPost, "/v1/failed/requeue", "requeueFailed", "Queue failed messages again", withSelection)
@@ -77,6 +78,12 @@ type listFailedInput struct {
 type listFailedOutput struct{ Body FailedPage }
 
 func (h *handler) listFailed(ctx context.Context, in *listFailedInput) (*listFailedOutput, error) {
+	if who, _ := ctx.Value(callerKey{}).(caller); in.BatchID == "" {
+		if p := who.need(Operator); p != nil {
+			p.Detail += " A producer can name a batch: batch_id."
+			return nil, p
+		}
+	}
 	f, faults := in.filter().translate()
 	if faults = append(in.strays("class", "id"), faults...); faults != nil {
 		return nil, badFilter("", faults, inQuery)

@@ -156,9 +156,12 @@ func (f *FailedFilter) words() string {
 		w = append(w, "by words of the reply")
 	}
 	w.ids(f.IDs)
+	if w == nil {
+		w = append(w, "all failed messages")
+	}
 	w.time("from", f.From)
 	w.time("until", f.Until)
-	return w.line("all failed messages")
+	return w.line()
 }
 
 // filterWords say what a filter selects.
@@ -190,11 +193,8 @@ func (w *filterWords) time(name string, at time.Time) {
 	}
 }
 
-// line gives them in one line; all if there are none.
-func (w filterWords) line(all string) string {
-	if w == nil {
-		return all
-	}
+// line gives them in one line.
+func (w filterWords) line() string {
 	slices.Sort(w)
 	return strings.Join(w, "; ")
 }

@@ -211,6 +211,20 @@ func TestFailedMailIsFoundRequeuedExportedAndDeleted(t *testing.T) {
 	s.until(t, queue.Delivered, well, b.IDs[1])
 	all := []string{fire, report, dear, carl}
 
+	// A producer is told about its batch by the batch's id, and about nothing else.
+	producer, err := NewClient(s.URL, producerToken, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if page, err := producer.Failed(ctx, FailedFilter{BatchID: b.ID}, "", 0); err != nil || len(page.Messages) != 2 || page.Messages[0].BatchID != b.ID || page.Messages[0].Recipients[0].Address == "" {
+		t.Errorf("its own: %+v, %v", page, err)
+	}
+	for _, f := range []FailedFilter{{}, {IDs: all}, {Recipient: "@example.org"}} {
+		if page, err := producer.Failed(ctx, f, "", 0); !isProblem(err, forbidden) || !strings.Contains(err.Error(), "batch_id") {
+			t.Errorf("%+v: %+v, %v", f, page, err)
+		}
+	}
+
 	var failed time.Time // when the report did
 	for name, test := range map[string]struct {
 		filter FailedFilter

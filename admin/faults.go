@@ -35,6 +35,8 @@ func (h *handler) refused(ctx context.Context, err error) error {
 		return idempotencyConflict.problem("Nothing was accepted. Use a new key for each request, and the same only to repeat one as it was.")
 	case errors.Is(err, queue.ErrIdempotencyRunning):
 		return idempotencyRunning.after(5*time.Second, "Repeat the request for its answer. It goes on for a minute after its client has gone silent.")
+	case errors.Is(err, queue.ErrRedisFull):
+		return full.after(30*time.Second, "Nothing was accepted. Redis has reached its maxmemory: repeat the request when some mail has gone out, or have maxmemory raised.")
 	case errors.Is(err, queue.ErrFull):
 		return full.after(30*time.Second, "Nothing was accepted. Repeat the request when some mail has gone out; content.max_bytes is the bound.")
 	case errors.Is(err, queue.ErrBacklogFull):

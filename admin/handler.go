@@ -57,8 +57,8 @@ type backend interface {
 	OpenBatch(context.Context, mail.Message, ...queue.Option) (*queue.BatchStream, error)
 	Message(ctx context.Context, id string) (*queue.MessageStatus, error)
 	Batch(ctx context.Context, id string) (*queue.BatchStatus, error)
-	CancelMessage(ctx context.Context, id string) error
-	CancelBatch(ctx context.Context, id string) error
+	CancelMessage(ctx context.Context, id string, options ...queue.Option) error
+	CancelBatch(ctx context.Context, id string, options ...queue.Option) error
 	Messages(ctx context.Context, f queue.MessageFilter, cursor string, limit int) (queue.MessagePage, error)
 	Batches(ctx context.Context, f queue.BatchFilter, cursor string, limit int) (queue.BatchPage, error)
 	CancelMessages(context.Context, queue.MessageFilter, queue.SelectionOptions) (queue.SelectionStep, error)
@@ -77,6 +77,7 @@ type backend interface {
 	LogLevel(context.Context) (*queue.LogLevel, error)
 	SetLogLevel(ctx context.Context, level slog.Level, d time.Duration, by queue.Author) (*queue.LogLevel, error)
 	ResetLogLevel(ctx context.Context, by queue.Author) error
+	Limits() mail.Limits
 	Ping(context.Context) error
 	providerBackend
 }
@@ -192,7 +193,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			method, route = "other", "other"
 		}
 		h.requests.WithLabelValues(route, method, strconv.Itoa(a.code())).Inc()
-		h.log.Debug("request", "route", route, "method", method, "code", a.code(), "took", time.Since(begun))
+		h.log.Debug("request", "route", route, "method", method, "code", a.code(), "took", time.Since(begun), "by", a.by)
 	}()
 
 	if _, pattern := h.mux.Handler(r); pattern == "" {
@@ -203,10 +204,11 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // unrouted answers what no route is for. Below /v1 that takes a token too.
-func (h *handler) unrouted(w http.ResponseWriter, r *http.Request) {
+func (h *handler) unrouted(a *answer, r *http.Request) {
 	if r.URL.Path == "/v1" || strings.HasPrefix(r.URL.Path, "/v1/") {
-		if _, p := h.keys.identify(r.Header.Get("Authorization")); p != nil {
-			writeProblem(w, p)
+		who, p := h.keys.identify(r.Header.Get("Authorization"))
+		if a.by = who.name; p != nil {
+			writeProblem(a, p)
 			return
 		}
 	}
@@ -215,11 +217,11 @@ func (h *handler) unrouted(w http.ResponseWriter, r *http.Request) {
 	h.mux.ServeHTTP(&verdict, r)
 	if verdict.status == http.StatusMethodNotAllowed {
 		allow := verdict.Header().Get("Allow")
-		w.Header().Set("Allow", allow)
-		writeProblem(w, methodNotAllowed.problem("Use "+allow+"."))
+		a.Header().Set("Allow", allow)
+		writeProblem(a, methodNotAllowed.problem("Use "+allow+"."))
 		return
 	}
-	writeProblem(w, noSuchEndpoint.problem("What there is stands in /openapi.json."))
+	writeProblem(a, noSuchEndpoint.problem("What there is stands in /openapi.json."))
 }
 
 // recovered answers after a panic. What was thrown can hold content, so that only its type and the place are logged.

@@ -111,9 +111,12 @@ func (f *MessageFilter) words() string {
 	w.add("batch", f.BatchID)
 	w.person(f.Recipient)
 	w.ids(f.IDs)
+	if w == nil {
+		w = append(w, "all open messages")
+	}
 	w.time("accepted after", f.AcceptedAfter)
 	w.time("accepted before", f.AcceptedBefore)
-	return w.line("all open messages")
+	return w.line()
 }
 
 func (h *handler) cancelMessages(ctx context.Context, in *selectionInput) (*huma.StreamResponse, error) {

@@ -2,9 +2,11 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -46,18 +48,18 @@ type sendMessageOutput struct {
 }
 
 func (h *handler) sendMessage(ctx context.Context, in *sendMessageInput) (*sendMessageOutput, error) {
-	idempotency, err := in.idempotency(ctx)
+	options, err := in.accepting(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var m mail.Message
 	if err := h.read(&in.original, &m); err != nil {
-		return nil, err
+		return nil, beside(err, func() []mail.Problem { return problemsOf(m.Validate(h.queue.Limits(), time.Now())) })
 	}
 	if err := h.may(ctx, &m, ""); err != nil {
 		return nil, err
 	}
-	receipt, err := h.queue.Enqueue(traced(ctx, in.request.Header), m, idempotency)
+	receipt, err := h.queue.Enqueue(traced(ctx, in.request.Header), m, options...)
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
@@ -83,7 +85,7 @@ func (h *handler) getMessage(ctx context.Context, in *named) (*getMessageOutput,
 	}
 	s, err := h.queue.Message(ctx, in.ID)
 	if err != nil {
-		return nil, h.refused(ctx, err)
+		return nil, h.otherwise(ctx, err, in.ID)
 	}
 	o, err := h.queue.Outlook(ctx, s)
 	if err != nil {
@@ -98,12 +100,25 @@ func (h *handler) cancelMessage(ctx context.Context, in *named) (*cancelOutput, 
 	return h.cancel(ctx, in, h.queue.CancelMessage)
 }
 
-func (h *handler) cancel(ctx context.Context, in *named, cancel func(context.Context, string) error) (*cancelOutput, error) {
+func (h *handler) cancel(ctx context.Context, in *named, cancel func(context.Context, string, ...queue.Option) error) (*cancelOutput, error) {
 	if err := in.check(); err != nil {
 		return nil, err
 	}
-	if err := cancel(ctx, in.ID); err != nil {
-		return nil, h.refused(ctx, err)
+	if err := cancel(ctx, in.ID, queue.By(authorOf(ctx))); err != nil {
+		return nil, h.otherwise(ctx, err, in.ID)
 	}
 	return &cancelOutput{Cancelled{ID: in.ID, State: queue.Cancelled}}, nil
+}
+
+// otherwise is refused for what names a message or a batch: an id that was not found can be one of the other sort.
+func (h *handler) otherwise(ctx context.Context, err error, id string) error {
+	if errors.Is(err, queue.ErrNotFound) {
+		if _, err := h.queue.Batch(ctx, id); err == nil {
+			return notFound.problem("The id is that of a batch: use it as one (/v1/batches/{id}; postroom batch).")
+		}
+		if _, err := h.queue.Message(ctx, id); err == nil {
+			return notFound.problem("The id is that of a message: use it as one (/v1/messages/{id}; postroom message).")
+		}
+	}
+	return h.refused(ctx, err)
 }

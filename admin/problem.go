@@ -26,6 +26,8 @@ type Problem struct {
 	Errors []Fault `json:"errors,omitempty"`
 	// RetryAfter is when trying again is worth while (the header Retry-After); 0 if nobody said.
 	RetryAfter time.Duration `json:"-"`
+	// doubtful are the places of a body that could not be read as what they are: what validation says of them would tell nothing.
+	doubtful []string
 }
 
 // Fault is one thing that is wrong with a request. It never quotes the value.
@@ -181,7 +183,29 @@ func ours(_ huma.Context, _ string, v any) (any, error) {
 	p.Status = model.Status
 	for _, e := range model.Errors {
 		parameter, _, _ := strings.Cut(e.Location, "[") // which of a list's values it is, nobody counts in a URL
-		p.Errors = append(p.Errors, Fault{Location: parameter, Reason: e.Message})
+		p.Errors = append(p.Errors, Fault{Location: parameter, Reason: inOurWords(e.Message)})
 	}
 	return p, nil
+}
+
+// humaWords are what huma says of parameters, by how it begins, and what completes our sentence; %s is the rest.
+var humaWords = []struct{ theirs, ours string }{
+	{"expected value to be one of ", "is none of %s"},
+	{"expected number >= ", "is less than %s"},
+	{"expected number <= ", "is more than %s"},
+	{"expected length <= ", "is longer than %s characters"},
+	{"expected array length <= ", "is there more than %s times"},
+	{"expected string to be RFC 3339 date-time", "is not a time of RFC 3339, such as 2026-01-31T08:00:00Z%s"},
+	{"invalid integer", "is not a whole number%s"},
+	{"invalid boolean", "is neither true nor false%s"},
+	{"unknown query parameter", "is not known: remove it%s"},
+}
+
+func inOurWords(message string) string {
+	for _, w := range humaWords {
+		if rest, ok := strings.CutPrefix(message, w.theirs); ok {
+			return fmt.Sprintf(w.ours, strings.Trim(rest, `"`))
+		}
+	}
+	return message
 }

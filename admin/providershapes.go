@@ -125,7 +125,7 @@ type AuditEntry struct {
 	At     time.Time `json:"at" doc:"When."`
 	By     string    `json:"by,omitempty" doc:"The name of the token; left out of a configuration file."`
 	From   string    `json:"from,omitempty" doc:"Where it came from: an IP address, or the host of a configuration file."`
-	Action string    `json:"action" enum:"provider.set,provider.clear,provider.reseal,provider.verify,provider.test,mailbox.pause,mailbox.resume,failed.requeue,failed.delete,unreadable" doc:"What was done, or asked for."`
+	Action string    `json:"action" enum:"provider.set,provider.clear,provider.reseal,provider.verify,provider.test,mailbox.pause,mailbox.resume,all.pause,all.resume,message.cancel,batch.cancel,failed.requeue,failed.delete,log.set,log.reset,unreadable" doc:"What was done, or asked for."`
 	Target string    `json:"target,omitempty" doc:"What it was done to: a kind of provider, a mailbox (* for everything), an id."`
 	Detail string    `json:"detail,omitempty" doc:"More, in words."`
 }

@@ -383,7 +383,7 @@ func (w *waitingQueue) Message(ctx context.Context, id string) (*queue.MessageSt
 func (w *waitingQueue) Outlook(context.Context, *queue.MessageStatus) (*queue.Outlook, error) {
 	return w.outlook, nil
 }
-func (w *waitingQueue) CancelMessage(ctx context.Context, _ string) error {
+func (w *waitingQueue) CancelMessage(ctx context.Context, _ string, _ ...queue.Option) error {
 	if w.tooLate {
 		return queue.ErrTooLate
 	}

@@ -103,7 +103,7 @@ func TestRefusals(t *testing.T) {
 		"empty":            {header: []string{"Content-Type", "application/json"}, want: malformedJSON, reason: "empty"},
 		"blank":            {body: " \n ", want: malformedJSON, reason: "empty"},
 		"not JSON":         {body: "{\n\"kind\": 'report'}", want: malformedJSON, reason: "line 2, byte 9"},
-		"cut off":          {body: oneMessage[:60], want: malformedJSON, reason: "line 1, byte 60"},
+		"cut off":          {body: oneMessage[:60], want: malformedJSON, reason: "stops being JSON at byte 60."},
 		"trailing garbage": {body: "{}\n x", want: malformedJSON, reason: "line 2, byte 2"},
 		"two objects":      {body: oneMessage + oneMessage, want: malformedJSON},
 		"a byte order mark": {body: "\ufeff" + oneMessage, want: malformedJSON,
@@ -113,13 +113,13 @@ func TestRefusals(t *testing.T) {
 		"half a surrogate":    {body: message("Numbers", `\ud83d`), want: invalidRequest, at: "/subject"},
 		"a list":              {body: "[]", want: invalidRequest, at: ""},
 		"null":                {body: "null", want: invalidRequest, at: ""},
-		"unknown field":       {body: message(`"subject"`, `"subjekt"`), want: invalidRequest, at: "/subjekt", reason: "write subject"},
-		"wrong case":          {body: message(`"subject"`, `"Subject"`), want: invalidRequest, at: "/Subject", reason: "write subject"},
-		"camel case":          {body: message(`"subject"`, `"replyTo": [], "subject"`), want: invalidRequest, at: "/replyTo", reason: "write reply_to"},
+		"unknown field":       {body: message(`"subject"`, `"subjekt"`), want: invalidRequest, at: "/subjekt", reason: `write "subject"`},
+		"wrong case":          {body: message(`"subject"`, `"Subject"`), want: invalidRequest, at: "/Subject", reason: `write "subject"`},
+		"camel case":          {body: message(`"subject"`, `"replyTo": [], "subject"`), want: invalidRequest, at: "/replyTo", reason: `write "reply_to"`},
 		"unlike any field":    {body: message(`"subject"`, `"priority": 1, "subject"`), want: invalidRequest, at: "/priority", reason: "remove it"},
 		"a name of anything":  {body: message(`"subject"`, `"a/b c": 1, "subject"`), want: invalidRequest, at: "", reason: "not known"},
 		"unknown, deep":       {body: message(`"content":`, `"data":`), want: invalidRequest, at: "/attachments/0/data"},
-		"unknown, recipient":  {body: batch(`"variables"`, `"variabels"`), want: invalidRequest, at: "/recipients/0/variabels", reason: "write variables"},
+		"unknown, recipient":  {body: batch(`"variables"`, `"variabels"`), want: invalidRequest, at: "/recipients/0/variabels", reason: `write "variables"`},
 		"twice":               {body: message(`"subject"`, `"subject": "x", "subject"`), want: invalidRequest, at: "/subject", reason: "twice"},
 		"metadata twice":      {body: message(`"run"`, `"run": "6", "run"`), want: invalidRequest, at: "/metadata/run", reason: "twice"},
 		"to is no list":       {body: message(`[{"address": "ada@example.net", "name": "Ada"}]`, `"ada@example.net"`), want: invalidRequest, at: "/to", reason: "not a list"},
@@ -129,6 +129,13 @@ func TestRefusals(t *testing.T) {
 		"a wrong time":        {body: message(`"subject"`, `"send_at": "tomorrow", "subject"`), want: invalidRequest, at: "/send_at", reason: "RFC 3339"},
 		"wrong base64":        {body: message("aGVsbG8=", "aGVsbG8"), want: invalidRequest, at: "/attachments/0/content", reason: "base64"},
 		"base64 of the web":   {body: message("aGVsbG8=", "_-__"), want: invalidRequest, at: "/attachments/0/content", reason: "base64"},
+		"shape and all else": {body: `{"kind": "foo", "to": [{"address": "a example"}], "send_at": "x", "expires_at": "2001-02-03T04:05:06Z"}`, want: invalidRequest,
+			at: "/send_at,/kind,/to/0/address,/text,/expires_at"},
+		"what follows from shape is not told": {body: `{"kind": 7, "too": [], "html": 1, "subject": "a\nb"}`, want: invalidRequest, at: "/kind,/too,/html,/subject"},
+		"no object, so nothing else":          {body: "7", want: invalidRequest, at: ""},
+		"shape and all else, batch": {body: strings.NewReplacer("bob@example.net", "bob at home", `"name": "Ada"`, `"nam": "Ada"`, `"kind"`, `"kindd": 1, "kind"`).Replace(twoRecipients), want: invalidRequest,
+			at: "/message/kindd,/recipients/0/variables/name,/recipients/0/variables/name,/recipients/1/to/0/address"},
+		"everybody of a batch": {body: strings.ReplaceAll(twoRecipients, "@example.net", " at home"), want: invalidMessage, at: "/recipients/0/to/0/address,/recipients/1/to/0/address", reason: "is not an address"},
 		"faults of shape, all at once": {body: `{"kind": 1, "to": [{"address": 2}, 3], "html": [], "x": {"y": [1, {"z": "}"}]}}`, want: invalidRequest,
 			at: "/kind,/to/0/address,/to/1,/html,/x"},
 
@@ -212,7 +219,7 @@ func TestRefusals(t *testing.T) {
 		"a requeue of all and some": {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kind": "report"}, "all": true}`, want: invalidRequest, at: "/all", reason: "beside a filter"},
 		"a requeue of no ids":       {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kind": "report", "ids": [], "classes": []}}`, want: invalidRequest, at: "/filter/classes,/filter/ids", reason: "nothing in it"},
 		"all, and a list of none":   {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"ids": []}, "all": true}`, want: invalidRequest, at: "/filter/ids,/all"},
-		"a requeue of unknown":      {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kinds": "report"}, "dryrun": true}`, want: invalidRequest, at: "/filter/kinds,/dryrun", reason: "write kind"},
+		"a requeue of unknown":      {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kinds": "report"}, "dryrun": true}`, want: invalidRequest, at: "/filter/kinds,/dryrun", reason: `write "kind"`},
 		"a requeue of all, as text": {token: operatorToken, path: "/v1/failed/requeue", body: `{"all": "maybe", "dry_run": 1}`, want: invalidRequest, at: "/all,/dry_run", reason: "true nor false"},
 		"a requeue in query":        {token: operatorToken, path: "/v1/failed/requeue?all=true", body: `{"all": true}`, want: invalidRequest, at: "query.all"},
 		"a requeue, all wrong":      {token: operatorToken, path: "/v1/failed/requeue", body: `{"filter": {"kind": "newsletter", "classes": ["permanent", "maybe"], "mailbox": "ada at home", "batch_id": "1", "recipient": "ada", "ids": ["` + id + `", "x"]}}`, want: invalidRequest, at: "/filter/kind,/filter/classes/1,/filter/mailbox,/filter/batch_id,/filter/recipient,/filter/ids/1"},
@@ -441,7 +448,7 @@ func (f faulty) OpenBatch(context.Context, mail.Message, ...queue.Option) (*queu
 }
 func (f faulty) Message(context.Context, string) (*queue.MessageStatus, error) { return nil, f.fail() }
 func (f faulty) Batch(context.Context, string) (*queue.BatchStatus, error)     { return nil, f.fail() }
-func (f faulty) CancelMessage(context.Context, string) error                   { return f.fail() }
+func (f faulty) CancelMessage(context.Context, string, ...queue.Option) error  { return f.fail() }
 func (f faulty) Messages(context.Context, queue.MessageFilter, string, int) (queue.MessagePage, error) {
 	return queue.MessagePage{}, f.fail()
 }
@@ -451,7 +458,7 @@ func (f faulty) Batches(context.Context, queue.BatchFilter, string, int) (queue.
 func (f faulty) CancelMessages(context.Context, queue.MessageFilter, queue.SelectionOptions) (queue.SelectionStep, error) {
 	return queue.SelectionStep{}, f.fail()
 }
-func (f faulty) CancelBatch(context.Context, string) error { return f.fail() }
+func (f faulty) CancelBatch(context.Context, string, ...queue.Option) error { return f.fail() }
 func (f faulty) Outlook(context.Context, *queue.MessageStatus) (*queue.Outlook, error) {
 	return nil, f.fail()
 }
@@ -495,6 +502,7 @@ func (f faulty) StoreContent(context.Context, string, string, io.Reader) (*queue
 	return nil, f.fail()
 }
 func (f faulty) Content(context.Context, string) (*queue.StoredContent, error) { return nil, f.fail() }
+func (f faulty) Limits() mail.Limits                                           { return mail.Limits{} }
 func (f faulty) Ping(context.Context) error                                    { return f.fail() }
 func (f faulty) LogLevel(context.Context) (*queue.LogLevel, error)             { return nil, f.fail() }
 func (f faulty) SetLogLevel(context.Context, slog.Level, time.Duration, queue.Author) (*queue.LogLevel, error) {

@@ -19,16 +19,18 @@ type callerKey struct{}
 func (h *handler) role(least Role) huma.Middlewares {
 	return huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
 		who, p := h.keys.identify(ctx.Header("Authorization"))
+		_, w := humago.Unwrap(ctx)
+		if a, ok := w.(*answer); ok {
+			a.by = who.name
+		}
 		if p == nil {
 			p = who.need(least)
 		}
 		if p != nil {
-			_, w := humago.Unwrap(ctx)
 			writeProblem(w, p)
 			return
 		}
 		if p := h.slow(ctx.Context(), who); p != nil {
-			_, w := humago.Unwrap(ctx)
 			writeProblem(w, p)
 			return
 		}
@@ -58,8 +60,8 @@ func (o *original) Resolve(ctx huma.Context) []error {
 // maxIdempotencyKey is in bytes.
 const maxIdempotencyKey = 255
 
-// idempotency makes an option for the queue of the request's Idempotency-Key.
-func (o *original) idempotency(ctx context.Context) (queue.Option, error) {
+// accepting makes the options under which the queue accepts the request: who hands it in, and its Idempotency-Key.
+func (o *original) accepting(ctx context.Context) ([]queue.Option, error) {
 	const detail = "Send it once, with 1 to 255 printable ASCII characters."
 	key, all := "", o.request.Header.Values("Idempotency-Key")
 	switch {
@@ -71,8 +73,8 @@ func (o *original) idempotency(ctx context.Context) (queue.Option, error) {
 			return nil, badIdempotencyKey.problem(detail)
 		}
 	}
-	who, _ := ctx.Value(callerKey{}).(caller)
-	return queue.Idempotency(who.name, key), nil
+	by := authorOf(ctx)
+	return []queue.Option{queue.By(by), queue.Idempotency(by.Name, key)}, nil
 }
 
 // named is the input of what is about one message or batch.

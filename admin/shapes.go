@@ -147,7 +147,7 @@ type BatchStatus struct {
 type BatchCounts struct {
 	Open      int `json:"open" doc:"Waiting or being sent."`
 	Delivered int `json:"delivered" doc:"The provider took responsibility for every recipient; a bounce may still follow."`
-	Failed    int `json:"failed" doc:"At least one recipient will not get it unless somebody does something."`
+	Failed    int `json:"failed" doc:"At least one recipient will not get it unless somebody does something. GET /v1/failed?batch_id=ID lists them."`
 	Cancelled int `json:"cancelled" doc:"Ended by request."`
 	Expired   int `json:"expired" doc:"Ended because expires_at passed."`
 }

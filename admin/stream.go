@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/postroom/postroom/mail"
 	"github.com/postroom/postroom/queue"
@@ -90,10 +92,13 @@ func decodeLine(line []byte, n int, at string, v any) error {
 		return err
 	}
 	if p.Errors == nil {
-		p.Detail = "Line " + strconv.Itoa(n) + ": " + p.Detail
+		p.Detail = "Line " + strconv.Itoa(n) + strings.TrimPrefix(p.Detail, "It")
 	}
 	for i := range p.Errors {
 		p.Errors[i].Location = at + p.Errors[i].Location
+	}
+	for i := range p.doubtful {
+		p.doubtful[i] = at + p.doubtful[i]
 	}
 	return p
 }
@@ -120,7 +125,10 @@ func (h *handler) openStream(ctx context.Context, in *sendBatchInput, options []
 	}
 	var m mail.Message
 	if err := decodeLine(line, s.body.n, "/message", &m); err != nil {
-		return nil, err
+		return nil, beside(err, func() []mail.Problem {
+			_, err := mail.NewBatchCheck(m, h.queue.Limits(), time.Now())
+			return problemsOf(err)
+		})
 	}
 	if len(line) > maxLine {
 		runtime.GC() // a process collects seldom; a large message was held several times over while it was decoded

@@ -69,17 +69,20 @@ func TestAStreamRefusesAsABatchDoes(t *testing.T) {
 		header     []string
 		want       refusal
 		at, detail string
+		reason     string
 	}{
 		"strict":              {path: "/v1/batches?mode=strict", body: wrong, want: invalidMessage, at: "/recipients/1/to/0/address,/recipients/3/variables/name,/recipients/3/variables/name"},
+		"all of them":         {body: strings.ReplaceAll(streamOf(2), "@example.net", " at home"), want: invalidMessage, at: "/recipients/0/to/0/address,/recipients/1/to/0/address"},
+		"all of a message":    {body: strings.Replace(strings.Replace(streamOf(3), `"subject"`, `"subjekt"`, 1), "subscription", "newsletter", 1), want: invalidRequest, at: "/message/subjekt,/message/kind"},
 		"empty":               {body: "\n\n", want: malformedJSON, detail: "the first line is the message"},
 		"no recipient":        {body: streamMessage, want: invalidMessage, at: "/recipients"},
-		"a broken line":       {body: strings.Replace(streamOf(3), `{"to": [{"address": "r1@`, `{"to": [{"address: "r1@`, 1), want: malformedJSON, detail: "Line 3: "},
+		"a broken line":       {body: strings.Replace(streamOf(3), `{"to": [{"address": "r1@`, `{"to": [{"address: "r1@`, 1), want: malformedJSON, detail: "Line 3 stops being JSON at byte 21."},
 		"a wrong field":       {body: strings.Replace(streamOf(3), `"to": [{"address": "r1@`, `"too": [{"address": "r1@`, 1), want: invalidRequest, at: "/recipients/1/too"},
 		"a wrong message":     {body: strings.Replace(streamOf(3), `"subject"`, `"subjekt"`, 1), want: invalidRequest, at: "/message/subjekt"},
 		"an invalid message":  {body: strings.Replace(streamOf(3), "subscription", "newsletter", 1), want: invalidMessage, at: "/message/kind"},
 		"a long line":         {body: streamOf(1) + `{"to": [{"address": "` + strings.Repeat("x", maxLine) + `"}]}`, want: bodyTooLarge, detail: "Line 3"},
 		"compressed":          {body: streamOf(3), header: []string{"Content-Encoding", "gzip"}, want: wrongMediaType},
-		"of no mode":          {path: "/v1/batches?mode=maybe", body: streamOf(3), want: invalidRequest, at: "query.mode"},
+		"of no mode":          {path: "/v1/batches?mode=maybe", body: streamOf(3), want: invalidRequest, at: "query.mode", reason: "is none of permissive, strict"},
 		"as another JSON one": {path: "/v1/batches", body: streamOf(3), header: []string{"Content-Type", "", "Content-Type", "application/json"}, want: malformedJSON},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -93,7 +96,8 @@ func TestAStreamRefusesAsABatchDoes(t *testing.T) {
 			for _, f := range p.Errors {
 				at = append(at, f.Location)
 			}
-			if p.Type != test.want.uri() || strings.Join(at, ",") != test.at || !strings.Contains(p.Detail, test.detail) {
+			if p.Type != test.want.uri() || strings.Join(at, ",") != test.at || !strings.Contains(p.Detail, test.detail) ||
+				test.reason != "" && p.Errors[0].Reason != test.reason {
 				t.Errorf("%+v, want %s at %q", p, test.want.name, test.at)
 			}
 			if left := a.redis.Keys(); len(left) > 0 && strings.Contains(strings.Join(left, " "), ":m:") {

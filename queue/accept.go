@@ -40,13 +40,25 @@ type Receipt struct {
 	Replayed bool
 }
 
-// Option changes how something is accepted.
+// Option changes how something is accepted or, as far as it is for that, cancelled.
 type Option func(*accepting)
 
 type accepting struct {
 	idempotency string
 	strict      bool
+	by          Author
 }
+
+func optionsOf(options []Option) (a accepting) {
+	for _, o := range options {
+		o(&a)
+	}
+	return a
+}
+
+// By says who hands mail in or cancels it: the log names them, and the audit who cancels. Without it nobody is named, and what
+// is cancelled is no matter for the audit.
+func By(a Author) Option { return func(o *accepting) { o.by = a } }
 
 // Strict makes a batch all or none: one recipient with faults refuses all, with a *mail.Invalid.
 func Strict() Option { return func(a *accepting) { a.strict = true } }
@@ -68,22 +80,19 @@ func Idempotency(scope, key string) Option {
 // repeat safely). A message with faults is refused with a *mail.Invalid that names them all.
 func (q *Queue) Enqueue(ctx context.Context, m mail.Message, options ...Option) (Receipt, error) {
 	ctx, s := q.beginSending(ctx)
-	receipt, err := q.enqueue(ctx, &m, s.context, options)
+	a := optionsOf(options)
+	receipt, err := q.enqueue(ctx, &m, s.context, a)
 	if s.span != nil {
 		s.end(err, &m, semconv.MessagingMessageID(receipt.ID), attribute.Bool("postroom.replayed", receipt.Replayed))
 	}
 	if (err == nil || errors.Is(err, ErrNotReplicated)) && !receipt.Replayed {
-		q.logAccepted(ctx, "message", receipt.ID, &m, 1, s.context)
+		q.logAccepted(ctx, "message", receipt.ID, &m, 1, a.by.Name, s.context)
 	}
 	return receipt, err
 }
 
 // enqueue accepts a message with its producer's trace context. It writes m in its canonical form.
-func (q *Queue) enqueue(ctx context.Context, m *mail.Message, producer trace.SpanContext, options []Option) (Receipt, error) {
-	var a accepting
-	for _, o := range options {
-		o(&a)
-	}
+func (q *Queue) enqueue(ctx context.Context, m *mail.Message, producer trace.SpanContext, a accepting) (Receipt, error) {
 	stored := resolver{queue: q}
 	attachments, missing, err := stored.resolve(ctx, "/attachments", m.Attachments)
 	if err != nil {
@@ -260,10 +269,10 @@ func (q *Queue) usedFor(ctx context.Context, key string) (id, fingerprint string
 
 func isNil(err error) bool { return errors.Is(err, redis.Nil) }
 
-// refusal wraps an error of Redis; that it has no memory left is ErrFull.
+// refusal wraps an error of Redis; that it has no memory left is ErrRedisFull.
 func refusal(step string, err error) error {
 	if redis.HasErrorPrefix(err, "OOM") {
-		return ErrFull
+		return ErrRedisFull
 	}
 	return fmt.Errorf("queue: %s: %w", step, err)
 }

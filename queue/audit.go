@@ -34,6 +34,14 @@ func (a Author) entry(action, target, detail string) *AuditEntry {
 	return &AuditEntry{By: a.Name, From: a.From, Action: action, Target: target, Detail: detail}
 }
 
+// onMailbox makes one of what the author does to a mailbox, or to all: "mailbox.pause" of one is "all.pause".
+func (a Author) onMailbox(what, key, detail string) *AuditEntry {
+	if key == Everything {
+		return a.entry("all."+what, "", detail)
+	}
+	return a.entry("mailbox."+what, strings.ToLower(key), detail)
+}
+
 func (e *AuditEntry) encode() (string, error) {
 	if e == nil {
 		return "", nil
@@ -58,6 +66,22 @@ func (q *Queue) Note(ctx context.Context, e AuditEntry) error {
 		return fmt.Errorf("queue: audit: %w", err)
 	}
 	return nil
+}
+
+// cancelsNoted is how many cancels of single messages the audit takes of one author in an hour: thousands of them must not push out
+// what else was noted.
+const cancelsNoted = 100
+
+// noteOfCancel gives the entry for the audit of who cancels a message; "" if there shall be none.
+func (q *Queue) noteOfCancel(ctx context.Context, id string, by Author) (string, error) {
+	if by == (Author{}) {
+		return "", nil
+	}
+	wait, err := q.Take(ctx, Ration{Name: "cancels", Window: time.Hour, Each: cancelsNoted}, by.Name)
+	if err != nil || wait > 0 {
+		return "", err
+	}
+	return by.entry("message.cancel", id, "").encode()
 }
 
 var auditIDs = regexp.MustCompile(`^[0-9]{1,15}-[0-9]{1,9}$`)

@@ -21,7 +21,7 @@ import (
 
 // BatchReceipt says what became of a batch that was handed in.
 type BatchReceipt struct {
-	// ID is the batch's id, for Batch and CancelBatch; empty if every recipient was refused, as there is no batch then.
+	// ID is the batch's id, for Batch and CancelBatch.
 	ID string
 	// Replayed says that the idempotency key was known: ID is of the batch that was accepted then.
 	Replayed bool
@@ -34,7 +34,8 @@ type BatchReceipt struct {
 }
 
 // EnqueueBatch accepts one message for many recipients. Recipients with faults get nothing and are reported; the others'
-// messages will be sent, all or none of them, as with Enqueue. If the message itself has faults the error is a *mail.Invalid.
+// messages will be sent, all or none of them, as with Enqueue. If the message itself has faults, or every recipient has, the error is
+// a *mail.Invalid.
 // OpenBatch takes the recipients one after the other.
 func (q *Queue) EnqueueBatch(ctx context.Context, b mail.Batch, options ...Option) (BatchReceipt, error) {
 	if n := len(b.Recipients); n == 0 || n > q.options.Limits.MaxBatch {
@@ -73,6 +74,7 @@ type BatchStream struct {
 	mark   string // what the key is marked with; "": it is not
 	marked time.Time
 	strict bool
+	by     Author
 	hash   hash.Hash // of the request
 	// before is the id of the batch that the key was used for, was its fingerprint; "" if the key is new.
 	before, was string
@@ -116,11 +118,8 @@ func (q *Queue) openBatch(ctx context.Context, m mail.Message, mark string, opti
 }
 
 func (q *Queue) beginBatch(ctx context.Context, m mail.Message, mark string, options []Option) (*BatchStream, error) {
-	var a accepting
-	for _, o := range options {
-		o(&a)
-	}
-	s := &BatchStream{queue: q, id: ulid.Make(), key: a.idempotency, strict: a.strict, mark: mark, hash: sha256.New(), stored: resolver{queue: q}}
+	a := optionsOf(options)
+	s := &BatchStream{queue: q, id: ulid.Make(), key: a.idempotency, strict: a.strict, by: a.by, mark: mark, hash: sha256.New(), stored: resolver{queue: q}}
 	attachments, missing, err := s.stored.resolve(ctx, "/message/attachments", m.Attachments)
 	if err != nil {
 		return nil, err
@@ -364,6 +363,7 @@ func (s *BatchStream) Count() (n, refused int) { return s.n, len(s.refused) }
 
 // Commit accepts the batch: when it returns without an error its messages will be sent, whatever process dies; with an error it may
 // only have been accepted if that error is ErrNotReplicated or came from the connection to Redis (use Idempotency to repeat safely).
+// If nobody is left to send to the error is a *mail.Invalid with the faults of all who were refused.
 func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
 	receipt, err := s.commit(ctx)
 	if s.sending.span != nil {
@@ -371,7 +371,7 @@ func (s *BatchStream) Commit(ctx context.Context) (BatchReceipt, error) {
 			attribute.Int("postroom.refused", len(receipt.Refused)), attribute.Bool("postroom.replayed", receipt.Replayed))
 	}
 	if (err == nil || errors.Is(err, ErrNotReplicated)) && receipt.ID != "" && !receipt.Replayed {
-		s.queue.logAccepted(ctx, "batch", receipt.ID, &s.m, receipt.Accepted, s.sending.context)
+		s.queue.logAccepted(ctx, "batch", receipt.ID, &s.m, receipt.Accepted, s.by.Name, s.sending.context)
 	}
 	return receipt, err
 }
@@ -388,15 +388,12 @@ func (s *BatchStream) commit(ctx context.Context) (BatchReceipt, error) {
 	if s.n == 0 {
 		return BatchReceipt{}, &mail.Invalid{Problems: []mail.Problem{{Field: "/recipients", Reason: "is empty: name at least one"}}}
 	}
-	if s.strict && len(s.refused) > 0 {
+	if len(s.refused) > 0 && (s.strict || s.accepted == 0) {
 		invalid := &mail.Invalid{}
 		for _, i := range sortedKeys(s.refused) {
 			invalid.Problems = append(invalid.Problems, s.refused[i]...)
 		}
 		return BatchReceipt{}, invalid
-	}
-	if s.accepted == 0 {
-		return BatchReceipt{Refused: s.refused, IDs: make([]string, s.n)}, nil
 	}
 	if err := s.flush(ctx); err != nil {
 		return BatchReceipt{}, err

@@ -11,8 +11,13 @@ import (
 
 // CancelMessage ends a message that nobody is sending. It gives ErrTooLate if it is being sent or has ended otherwise, and
 // nil if it was cancelled before.
-func (q *Queue) CancelMessage(ctx context.Context, id string) error {
-	answers, err := q.cancel(ctx, []*found{{place: place{id: id}}})
+func (q *Queue) CancelMessage(ctx context.Context, id string, options ...Option) error {
+	by := optionsOf(options).by
+	entry, err := q.noteOfCancel(ctx, id, by)
+	if err != nil {
+		return err
+	}
+	answers, err := q.cancel(ctx, []*found{{place: place{id: id}}}, by, entry)
 	if err != nil {
 		return err
 	}
@@ -25,9 +30,10 @@ func (q *Queue) CancelMessage(ctx context.Context, id string) error {
 	return nil
 }
 
-// cancel ends those messages that nobody is sending. It gives what lua/cancel.lua says of each.
-func (q *Queue) cancel(ctx context.Context, messages []*found) ([]string, error) {
-	args := append(make([]any, 0, 2+len(messages)), q.options.DeliveredMax, token(6))
+// cancel ends those messages that nobody is sending, with an entry for the audit ("": none) if there are such. It gives what
+// lua/cancel.lua says of each.
+func (q *Queue) cancel(ctx context.Context, messages []*found, by Author, entry string) ([]string, error) {
+	args := append(make([]any, 0, 3+len(messages)), q.options.DeliveredMax, token(6), entry)
 	for _, m := range messages {
 		args = append(args, m.id)
 	}
@@ -39,7 +45,7 @@ func (q *Queue) cancel(ctx context.Context, messages []*found) ([]string, error)
 		if told, ended := strings.CutPrefix(answer, "ended:"); ended {
 			e := parseTold(told)
 			q.metrics.finished.WithLabelValues(string(e.kind), string(e.state)).Inc()
-			e.log(q.log, slog.LevelInfo, "cancelled")
+			e.log(q.log, slog.LevelInfo, "cancelled", "by", by.Name)
 			answers[i] = "ended"
 		}
 	}
@@ -120,7 +126,7 @@ func (q *Queue) cancelSome(ctx context.Context, step *SelectionStep, messages []
 		step.Done += len(goes)
 		return nil
 	}
-	answers, err := q.cancel(ctx, goes)
+	answers, err := q.cancel(ctx, goes, Author{}, "")
 	for _, answer := range answers {
 		switch answer {
 		case "ended":
@@ -138,9 +144,19 @@ func (q *Queue) cancelSome(ctx context.Context, step *SelectionStep, messages []
 
 // CancelBatch cancels every message of a batch that nobody is sending. From the first step on none of them begins, also if
 // ctx ends before the last; the sweep finishes it then.
-func (q *Queue) CancelBatch(ctx context.Context, id string) error {
+func (q *Queue) CancelBatch(ctx context.Context, id string, options ...Option) error {
+	by, entry := optionsOf(options).by, ""
+	if by != (Author{}) {
+		s, err := q.Batch(ctx, id)
+		if err == nil {
+			entry, err = by.entry("batch.cancel", id, fmt.Sprintf("%d of its %d messages were open", s.Open, s.Total)).encode()
+		}
+		if err != nil {
+			return err
+		}
+	}
 	for all := 0; ; {
-		answer, err := q.run(ctx, "cancel_batch", id, q.options.DeliveredMax).Slice()
+		answer, err := q.run(ctx, "cancel_batch", id, q.options.DeliveredMax, entry).Slice()
 		if err != nil {
 			return fmt.Errorf("queue: cancel batch: %w", err)
 		}
@@ -149,10 +165,11 @@ func (q *Queue) CancelBatch(ctx context.Context, id string) error {
 			q.metrics.finished.WithLabelValues(string(kindOf[text(answer[2])]), string(Cancelled)).Add(float64(ended))
 		}
 		if answer[3] == int64(1) {
-			q.log.Info("batch cancelled: none of its messages begins any more", "batch", id, "kind", kindOf[text(answer[2])])
+			q.log.LogAttrs(ctx, slog.LevelInfo, "batch cancelled: none of its messages begins any more",
+				withText(nil, "batch", id, "kind", string(kindOf[text(answer[2])]), "by", by.Name)...)
 		}
 		for _, e := range toldAll(answer[4]) {
-			e.log(q.log, slog.LevelInfo, "cancelled")
+			e.log(q.log, slog.LevelInfo, "cancelled", "by", by.Name)
 		}
 		switch answer[0] {
 		case int64(0):

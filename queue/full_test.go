@@ -27,8 +27,8 @@ func TestAFullRedisRefusesMailAndStillSendsWhatItHas(t *testing.T) {
 		"large message": func() error { _, err := q.Enqueue(t.Context(), large); return err },
 		"batch":         func() error { _, err := q.EnqueueBatch(t.Context(), batch(mail.Report, 2)); return err },
 	} {
-		if err := enqueue(); !errors.Is(err, ErrFull) {
-			t.Errorf("%s: %v, want ErrFull", name, err)
+		if err := enqueue(); !errors.Is(err, ErrRedisFull) || !errors.Is(err, ErrFull) {
+			t.Errorf("%s: %v, want ErrRedisFull", name, err)
 		}
 	}
 	consume(t, q, version, delivered)

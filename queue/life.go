@@ -116,13 +116,14 @@ func withText(attrs []slog.Attr, pairs ...string) []slog.Attr {
 	return attrs
 }
 
-// log writes a line; attempts are those that counted by then.
-func (e *told) log(log *slog.Logger, level slog.Level, what string) {
+// log writes a line, with more keys and values if they have one; attempts are those that counted by then.
+func (e *told) log(log *slog.Logger, level slog.Level, what string, more ...string) {
 	if !log.Enabled(context.Background(), level) {
 		return
 	}
-	attrs := append(withText(make([]slog.Attr, 0, 8), "message", e.id, "batch", e.batch, "kind", string(e.kind), "state", string(e.state), "class", e.class),
+	attrs := append(withText(make([]slog.Attr, 0, 9), "message", e.id, "batch", e.batch, "kind", string(e.kind), "state", string(e.state), "class", e.class),
 		slog.Int("attempt", e.attempts))
+	attrs = withText(attrs, more...)
 	log.LogAttrs(context.Background(), level, what, withTraceID(attrs, parseTrace(e.traceParent))...)
 }
 
@@ -135,13 +136,13 @@ func withTraceID(attrs []slog.Attr, sc trace.SpanContext) []slog.Attr {
 }
 
 // logAccepted tells that a message (its id beside the key message) or a batch was accepted. If it names no sender it is the provider's own,
-// if there is one: as far as accepting knew.
-func (q *Queue) logAccepted(ctx context.Context, key, id string, m *mail.Message, n int, sc trace.SpanContext) {
+// if there is one: as far as accepting knew. by is the name of who handed it in.
+func (q *Queue) logAccepted(ctx context.Context, key, id string, m *mail.Message, n int, by string, sc trace.SpanContext) {
 	if !q.log.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	attrs := make([]slog.Attr, 0, 8)
-	attrs = withText(attrs, key, id, "kind", string(m.Kind), "mailbox", cmp.Or(m.From.Address, q.known.own()))
+	attrs := make([]slog.Attr, 0, 9)
+	attrs = withText(attrs, key, id, "kind", string(m.Kind), "mailbox", cmp.Or(m.From.Address, q.known.own()), "by", by)
 	attrs = append(attrs, slog.Int("messages", n))
 	if !m.SendAt.IsZero() {
 		attrs = append(attrs, slog.Time("until", m.SendAt))

@@ -287,3 +287,35 @@ func TestAcceptedNamesTheSenderThatItIsMeantFor(t *testing.T) {
 	choose(t, q, ActiveProvider{Concurrency: 1, Sender: "Reports@example.com"})
 	accept(" mailbox=reports@example.com ")
 }
+
+// Thousands of cancels by one author are in the log, and leave room in the audit.
+func TestCancelsOfOneAuthorDoNotFillTheAudit(t *testing.T) {
+	q, _ := onClock(t)
+	var log bytes.Buffer
+	q.log = slog.New(slog.NewTextHandler(&log, nil))
+	cancel := func(options ...Option) {
+		t.Helper()
+		r, err := q.Enqueue(t.Context(), message(mail.Report, "ada@example.net"))
+		if err == nil {
+			err = q.CancelMessage(t.Context(), r.ID, options...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range cancelsNoted + 5 {
+		cancel(By(Author{Name: "script", From: "192.0.2.1"}))
+	}
+	cancel(By(Author{Name: "ops", From: "192.0.2.1"}))
+	cancel()
+	noted, err := q.Audit(t.Context(), "", 2*cancelsNoted)
+	if err != nil || len(noted) != cancelsNoted+1 || noted[0].By != "ops" || noted[1].By != "script" || noted[1].Action != "message.cancel" {
+		t.Errorf("%d entries, %+v, %v", len(noted), noted[:2], err)
+	}
+	if n := strings.Count(log.String(), "by=script"); n != cancelsNoted+5 {
+		t.Errorf("%d lines name the author, want %d", n, cancelsNoted+5)
+	}
+	if strings.Contains(log.String(), `by=""`) {
+		t.Error("a line names nobody")
+	}
+}

@@ -322,7 +322,7 @@ func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason s
 		return until, fmt.Errorf("queue: pause: %w", err)
 	}
 	until = now.Add(d)
-	entry, err := by.entry("mailbox.pause", strings.ToLower(key), "until "+until.UTC().Format(time.RFC3339)+": "+reason).encode()
+	entry, err := by.onMailbox("pause", key, "until "+until.UTC().Format(time.RFC3339)+": "+reason).encode()
 	if err != nil {
 		return until, err
 	}
@@ -335,9 +335,9 @@ func (q *Queue) Pause(ctx context.Context, key string, d time.Duration, reason s
 
 // Resume ends a key's pause, and its hold too, as whoever resumes has put right why it was held. Should it be held again before
 // anything has gone, it is so since the hold that was resumed (but a sender of an account who is held by himself). It reports whether
-// there was any.
+// there was any; if there was none the audit says nothing.
 func (q *Queue) Resume(ctx context.Context, key string, by Author) (bool, error) {
-	entry, err := by.entry("mailbox.resume", strings.ToLower(key), "").encode()
+	entry, err := by.onMailbox("resume", key, "").encode()
 	if err != nil {
 		return false, err
 	}

@@ -25,7 +25,7 @@ func TestWhoeverWaitsForRoomLeavesTheProbeToOthers(t *testing.T) {
 	turn, a = only(t, begun(ready()))
 	end(turn, holding(a, "c", mail.ScopeProvider))
 	from("a@example.com", mail.Alert, "one@example.net", "two@example.net") // comes first, and has room for one
-	d.flagged() // what was flagged is held
+	d.flagged()                                                             // what was flagged is held
 	c.advance(10 * time.Second)
 	h, err := q.handOut(t.Context(), throttle.Provider) // the look at the end of the hold
 	if err != nil || len(h.turns) != 1 {

@@ -148,6 +148,9 @@ func (q *Queue) Close() error {
 	return q.redis.Close()
 }
 
+// Limits are what bounds mail that is accepted, for whoever wants to know what is wrong with it before.
+func (q *Queue) Limits() mail.Limits { return q.options.Limits }
+
 // Ping reports whether Redis answers.
 func (q *Queue) Ping(ctx context.Context) error {
 	if err := q.ping(ctx); err != nil {
@@ -190,6 +193,8 @@ var (
 	// ErrFull: the content that waits has reached content.max_bytes, or Redis its maxmemory. Nothing was accepted; come back
 	// later.
 	ErrFull = errors.New("queue: full: what waits has reached content.max_bytes, or Redis its maxmemory; try again when some has gone out")
+	// ErrRedisFull is the ErrFull that Redis gives.
+	ErrRedisFull = fmt.Errorf("%w: it is Redis's maxmemory", ErrFull)
 	// ErrBacklogFull: as many messages wait as accept.backlog_max allows. Nothing was accepted; come back later.
 	ErrBacklogFull = errors.New("queue: full: as many messages wait as accept.backlog_max allows; try again when some have gone out")
 	// ErrIdempotencyConflict: the idempotency key was used for another request.

@@ -302,12 +302,18 @@ func TestBatchOfWhichEverybodyIsRefusedLeavesNothing(t *testing.T) {
 	onEachRedis(t, func(t *testing.T, q *Queue) {
 		b := batch(mail.Report, 2)
 		b.Recipients[0].To[0].Address, b.Recipients[1].Variables = "nobody", nil
-		receipt, err := q.EnqueueBatch(t.Context(), b, Idempotency("", "k"))
-		if err != nil || receipt.ID != "" || receipt.Accepted != 0 || len(receipt.Refused) != 2 {
-			t.Errorf("%+v, %v; want two refused and no batch", receipt, err)
+		var invalid *mail.Invalid
+		if receipt, err := q.EnqueueBatch(t.Context(), b, Idempotency("", "k")); !errors.As(err, &invalid) || receipt.ID != "" ||
+			invalid.Problems[0].Field != "/recipients/0/to/0/address" || invalid.Problems[1].Field != "/recipients/1/variables/name" {
+			t.Errorf("%+v, %v; want the faults of both and no batch", receipt, err)
 		}
 		if keys, err := q.redis.Keys(t.Context(), q.key("*")).Result(); err != nil || len(keys) != 0 {
 			t.Errorf("left: %v, %v", keys, err)
+		}
+		// The key is free for who has put one of them right.
+		b.Recipients[0].To[0].Address = "ada@example.net"
+		if receipt, err := q.EnqueueBatch(t.Context(), b, Idempotency("", "k")); err != nil || receipt.Accepted != 1 || len(receipt.Refused) != 1 || receipt.Replayed {
+			t.Errorf("%+v, %v", receipt, err)
 		}
 	})
 }

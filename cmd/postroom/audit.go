@@ -21,8 +21,9 @@ func newAuditCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "audit",
 		Short: "List who changed what, newest first",
-		Long: `List who changed what, newest first: the provider's settings, who tried them, pauses, what was done to failed mail, and selections that were
-cancelled. BY is the name of a token. The token's role must be operator or admin.
+		Long: `List who changed what, newest first: the provider's settings, who tried them, pauses, what was cancelled, changes of
+the log's level, and what was done to failed mail. BY is the name of a token. Of each token's cancels of single messages
+100 an hour are listed; the log has all. The token's role must be operator or admin.
 
 With --output json there is a line for each entry: an object as GET /v1/audit has it.`,
 		Example: `  postroom audit

@@ -96,5 +96,11 @@ func showBatch(w io.Writer, b *admin.BatchStatus) error {
 		{"cancelled", b.Counts.Cancelled}, {"expired", b.Counts.Expired}} {
 		fmt.Fprintf(t, "%s\t%s\n", count.state, thousands(count.n))
 	}
+	if b.Counts.Failed > 0 {
+		fmt.Fprintf(t, "\n%s\n", whoFailed(b.ID))
+	}
 	return t.Flush()
 }
+
+// whoFailed says how to find out which of a batch's messages failed.
+func whoFailed(id string) string { return "Who lacks it, and why: postroom failed list --batch " + id }

@@ -31,7 +31,7 @@ func newFailedListCommand() *cobra.Command {
 		Use:   "list [ID...]",
 		Short: "List failed messages, newest first",
 		Long: `List failed messages, newest first: who still lacks each of them, and what the provider said last. Without a filter all are
-meant. The token's role must be operator or admin.
+meant. The token's role must be operator or admin; with --batch a producer's is enough.
 
 ` + aboutFilters + `
 

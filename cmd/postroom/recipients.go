@@ -110,6 +110,17 @@ func (l *recipientList) header(names []string) error {
 	return nil
 }
 
+// variables names the columns that are variables.
+func (l *recipientList) variables() []string {
+	var names []string
+	for i, name := range l.columns {
+		if i != l.address && i != l.displayName && i != l.attach {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // next gives the next recipient, or io.EOF. Lines without any value are passed over.
 func (l *recipientList) next() (recipientRow, error) {
 	for {

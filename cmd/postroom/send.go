@@ -36,8 +36,12 @@ A list of recipients is a CSV file whose first line names its columns:
 Files of more than 256 KiB, and those of the column attach, are stored first and referred to; each path is stored once.
 
 Columns are separated by comma, semicolon or tab, told from the first line unless --separator says it. The file is UTF-8.
-It is read twice: first to check it as a whole, so that nothing is sent of a list that is malformed anywhere. Recipients
-whom the server refuses, such as one with a wrong address, are reported by their line; the others get their mail.
+It is read twice: first to check it as a whole, so that nothing is sent of a list that is malformed anywhere, or lacks a
+column that the message uses. Recipients whom the server refuses, such as one with a wrong address, are reported by their
+line; the others get their mail.
+
+Subject, text and HTML can choose, too, as templates of Go: {{if .name}}, {{else}}, {{with .name}} and {{end}}, with the
+functions and, or, not, len, eq, ne, lt, le, gt and ge.
 
 Each request has an idempotency key, so that repeating it does not send twice. It is random unless --idempotency-key gives
 it: then the same command can be repeated as a whole, for a day. A list goes out in parts whose keys are KEY/1, KEY/2 and
@@ -66,6 +70,8 @@ type sending struct {
 	wait        bool
 	waitTimeout time.Duration
 	dryRun      bool
+	// columns are those of the list that are variables, once it was read.
+	columns []string
 
 	out, words io.Writer
 }

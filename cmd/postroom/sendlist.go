@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -71,6 +72,10 @@ func (s *sending) sendList(ctx context.Context, m mail.Message) error {
 		return fmt.Errorf("--recipients: %s: has no recipient below its first line", s.list)
 	}
 
+	if err := s.checkColumns(m); err != nil {
+		return err
+	}
+
 	r := &listRun{sending: s, message: m, files: files, progress: newProgress(s.words, total, "handed in")}
 	var client *admin.Client
 	key, hint := s.runKey()
@@ -114,6 +119,25 @@ func (s *sending) sendList(ctx context.Context, m mail.Message) error {
 	return nil
 }
 
+// checkColumns finds variables that the message uses and the list does not have. What is no template the server tells.
+func (s *sending) checkColumns(m mail.Message) error {
+	m.Attachments = nil
+	content, err := mail.NewContent(&m, true)
+	if err != nil {
+		return nil
+	}
+	var missing []string
+	for _, name := range content.Variables() {
+		if !slices.Contains(s.columns, name) && (name != columnUnsubscribe || m.ListUnsubscribe == "") {
+			missing = append(missing, "{{."+plain(name)+"}}")
+		}
+	}
+	if missing == nil {
+		return nil
+	}
+	return fmt.Errorf("--recipients: %s: no column for what the message uses: %s: the name of a column has to be the same, in its case too", s.list, strings.Join(missing, ", "))
+}
+
 // readList gives the list in parts and tells how many recipients it has.
 func (s *sending) readList(ctx context.Context, separator rune, each func(*part) error) (total int, err error) {
 	f, err := os.Open(s.list)
@@ -131,6 +155,7 @@ func (s *sending) readList(ctx context.Context, separator rune, each func(*part)
 	if err != nil {
 		return 0, broken(err)
 	}
+	s.columns = list.variables()
 	p, size := &part{number: 1}, 0
 	flush := func() error {
 		if len(p.rows) == 0 {
@@ -205,16 +230,22 @@ type listLine struct {
 
 // tell writes a line for each recipient, or for people one for each who was refused.
 func (r *listRun) tell(p *part, answer partAnswer) error {
+	unnamed := 0
 	for i, row := range p.rows {
 		problem := answer.problems[i]
 		if r.json {
 			if err := printJSON(r.out, listLine{p.first + i, row.address(), answer.ids[i], problem}); err != nil {
 				return err
 			}
+		} else if problem == &unnamedFault {
+			unnamed++
 		} else if problem != nil {
 			r.progress.clear()
 			fmt.Fprintf(r.words, "%s line %d: refused: %s\n", r.list, row.line, reasons(problem))
 		}
+	}
+	if unnamed > 0 {
+		fmt.Fprintf(r.words, "%s up to line %d: %s more are refused, whose faults the server does not name.\n", r.list, p.rows[len(p.rows)-1].line, thousands(unnamed))
 	}
 	return nil
 }
@@ -242,7 +273,7 @@ func (r *listRun) report(total int) error {
 		_, err := fmt.Fprintf(r.words, "Dry run: %s of %s recipients would get a message, and nothing was sent.\n", thousands(r.accepted), thousands(total))
 		return err
 	}
-	if !r.json {
+	if !r.json && len(r.table) > 0 {
 		if err := table(r.out, []string{"BATCH", "ACCEPTED", "REFUSED"}, r.table...); err != nil {
 			return err
 		}
@@ -255,6 +286,9 @@ func (r *listRun) report(total int) error {
 func submitPart(ctx context.Context, client *admin.Client, b mail.Batch, key string) (partAnswer, error) {
 	accepted, err := client.SendBatch(ctx, b, key)
 	if err != nil {
+		if problems := allRefused(err, len(b.Recipients)); problems != nil {
+			return partAnswer{problems: problems}, nil
+		}
 		return partAnswer{}, err
 	}
 	answer := partAnswer{batch: accepted.ID, ids: make(map[int]string), problems: make(map[int]*admin.Problem)}
@@ -276,6 +310,37 @@ func submitPart(ctx context.Context, client *admin.Client, b mail.Batch, key str
 	return answer, nil
 }
 
+// unnamedFault stands for the faults of who is refused with all others: of these the server names the first only.
+var unnamedFault = admin.Problem{Title: titleRefused, Detail: "Every recipient of this part is refused, and the server names the first faults only."}
+
+const titleRefused = "The recipient can't be accepted"
+
+// allRefused gives the faults of each of n recipients, of whom the server takes none; nil if it refuses the request for something else.
+func allRefused(err error, n int) map[int]*admin.Problem {
+	p, ok := errors.AsType[*admin.Problem](err)
+	if !ok || p.Type != "urn:postroom:problem:invalid-message" || len(p.Errors) == 0 {
+		return nil
+	}
+	problems := make(map[int]*admin.Problem, n)
+	for _, f := range p.Errors {
+		of, rest, _ := strings.Cut(strings.TrimPrefix(f.Location, "/recipients/"), "/")
+		i, err := strconv.Atoi(of)
+		if err != nil || i < 0 || i >= n {
+			return nil
+		}
+		if problems[i] == nil {
+			problems[i] = &admin.Problem{Title: titleRefused}
+		}
+		problems[i].Errors = append(problems[i].Errors, admin.Fault{Location: "/" + rest, Reason: f.Reason})
+	}
+	for i := range n {
+		if problems[i] == nil {
+			problems[i] = &unnamedFault
+		}
+	}
+	return problems
+}
+
 // tryPart says what the server would, as far as that can be known here.
 func tryPart(_ context.Context, _ *part, b mail.Batch) (partAnswer, error) {
 	refused, err := b.Validate(mail.Limits{}, time.Now())
@@ -284,7 +349,7 @@ func tryPart(_ context.Context, _ *part, b mail.Batch) (partAnswer, error) {
 	}
 	answer := partAnswer{problems: make(map[int]*admin.Problem, len(refused))}
 	for i, problems := range refused {
-		p := &admin.Problem{Title: "The recipient can't be accepted"}
+		p := &admin.Problem{Title: titleRefused}
 		for _, one := range problems {
 			p.Errors = append(p.Errors, admin.Fault{Location: strings.TrimPrefix(one.Field, "/recipients/"+strconv.Itoa(i)), Reason: one.Reason})
 		}

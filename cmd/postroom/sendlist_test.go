@@ -180,7 +180,51 @@ func TestJSONHasALineForEachRecipient(t *testing.T) {
 func TestAllRefused(t *testing.T) {
 	startAPI(t, nil)
 	r := sendList(t, "address,name\nx,A\ny,B\n", "--wait")
-	r.want(t, exitRefused, "line 2: refused", "line 3: refused", "2 of 2 recipients were refused")
+	r.want(t, exitRefused, "line 2: refused: /to/0/address is not an address", "line 3: refused", "2 of 2 recipients were refused")
+	if r.stdout != "" {
+		t.Errorf("a table of no batch: %q", r.stdout)
+	}
+}
+
+// A part of which nobody is taken does not keep the others back, and its own are told as in any other.
+func TestAPartOfWhichEverybodyIsRefused(t *testing.T) {
+	q := startAPI(t, nil)
+	var csv strings.Builder
+	csv.WriteString("address,name\n")
+	for i := range 1005 { // the server names 1000 faults
+		fmt.Fprintf(&csv, "nobody %d,A\n", i)
+	}
+	csv.WriteString("ada@x.example,Ada\n")
+	r := sendList(t, csv.String(), "--batch-size", "1005")
+	r.want(t, exitRefused, "line 1001: refused: /to/0/address", "up to line 1006: 5 more are refused", "1 of 1,006 recipients accepted.", "1,005 of 1,006 recipients were refused")
+	if counts, err := q.Counts(t.Context()); err != nil || counts.Open[mail.Subscription] != 1 {
+		t.Errorf("%+v, %v", counts, err)
+	}
+	r = sendList(t, csv.String(), "--batch-size", "1005", "--output", "json")
+	got := lines(t, r.stdout)
+	if len(got) != 1006 || got[0].Problem.Errors[0].Location != "/to/0/address" || got[1004].Problem == nil || got[1004].ID != "" || got[1005].ID == "" {
+		t.Errorf("%d lines, the last %+v", len(got), got[len(got)-1])
+	}
+}
+
+func TestWhatLacksAColumnIsNotSent(t *testing.T) {
+	startFake(t, func(http.ResponseWriter, *http.Request) { t.Error("something was sent") })
+	for name, test := range map[string]struct {
+		csv, html string
+		want      string
+	}{
+		"no column":             {"address\na@x.example\n", "", "list.csv: no column for what the message uses: {{.name}}:"},
+		"several":               {"address,Name\na@x.example,A\n", "{{if .vip}}{{.title}}{{end}}", "{{.name}}, {{.vip}}, {{.title}}:"},
+		"columns of an address": {"address,name,display_name,attach\na@x.example,A,B,\n", "{{.address}}{{.display_name}}{{.attach}}", "{{.address}}, {{.display_name}}, {{.attach}}:"},
+		"no URI":                {people(1), "{{.list_unsubscribe}}", "{{.list_unsubscribe}}:"},
+	} {
+		t.Run(name, func(t *testing.T) { sendList(t, test.csv, "--html", test.html+"x").want(t, exitFault, test.want) })
+	}
+	t.Run("what is there", func(t *testing.T) {
+		startAPI(t, nil)
+		sendList(t, people(1), "--html", "{{.list_unsubscribe}}", "--list-unsubscribe", "https://x.example/u").want(t, 0, "1 of 1 recipients accepted.")
+		sendList(t, "address,name,list_unsubscribe\na@x.example,A,https://x.example/u\n", "--html", "{{.list_unsubscribe}}").want(t, 0, "1 of 1 recipients accepted.")
+	})
 }
 
 func TestListThatIsMalformedSendsNothing(t *testing.T) {
@@ -216,7 +260,7 @@ func TestListDryRun(t *testing.T) {
 	if got := lines(t, r.stdout); len(got) != 3 || got[0].ID != "" || got[1].Problem == nil || got[2].Problem != nil {
 		t.Errorf("lines %+v", got)
 	}
-	sendList(t, "address\na@x.example\n", "--dry-run").want(t, exitRefused, "/variables/name is missing")
+	sendList(t, "address\na@x.example\n", "--dry-run").want(t, exitFault, "no column for what the message uses: {{.name}}")
 	sendList(t, people(1), "--dry-run", "--html", "{{").want(t, exitFault, "/message/html")
 }
 
@@ -293,7 +337,7 @@ func TestListWaitsForAllBatches(t *testing.T) {
 		counts[id] = counts[id][1:]
 	})
 	sendList(t, people(3), "--batch-size", "2", "--wait").want(t, exitUndelivered,
-		"2 delivered (a bounce may still follow), 1 failed, 0 cancelled, 0 expired.", "1 of 3 messages were not delivered")
+		"2 delivered (a bounce may still follow), 1 failed, 0 cancelled, 0 expired.", "1 of 3 messages were not delivered\nWho lacks it, and why: postroom failed list --batch 2\n")
 }
 
 func TestAnswerThatDoesNotAddUp(t *testing.T) {

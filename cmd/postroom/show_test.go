@@ -218,6 +218,17 @@ func TestBatchShowAndCancel(t *testing.T) {
 	postroom(t, "", "batch", "cancel", strings.Repeat("0", 26)).want(t, exitFault, "(404)")
 }
 
+func TestBatchShowSaysHowToFindWhoLacksIt(t *testing.T) {
+	status := admin.BatchStatus{ID: "B1", Counts: admin.BatchCounts{Delivered: 3}}
+	startFake(t, func(w http.ResponseWriter, _ *http.Request) { _ = printJSON(w, status) })
+	const hint = "postroom failed list --batch B1"
+	if r := postroom(t, "", "batch", "show", "B1"); strings.Contains(r.stdout, hint) {
+		t.Errorf("nothing failed: %s", r.stdout)
+	}
+	status.Counts.Failed = 2
+	postroom(t, "", "batch", "show", "B1").want(t, 0, "\nWho lacks it, and why: "+hint+"\n")
+}
+
 func TestForgottenRecipientsAreNumbered(t *testing.T) {
 	m := failedMessage()
 	for i := range m.Recipients {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/postroom/postroom/admin"
@@ -96,7 +97,14 @@ func (s *sending) waitForBatches(ctx context.Context, client *admin.Client, ids 
 	fmt.Fprintf(s.words, "%s delivered (a bounce may still follow), %s failed, %s cancelled, %s expired.\n",
 		thousands(sum.Delivered), thousands(sum.Failed), thousands(sum.Cancelled), thousands(sum.Expired))
 	if lost := sum.Failed + sum.Cancelled + sum.Expired; lost > 0 {
-		return &failure{code: exitUndelivered, err: errors.New(thousands(lost) + " of " + thousands(total) + " messages were not delivered")}
+		f := &failure{code: exitUndelivered, err: errors.New(thousands(lost) + " of " + thousands(total) + " messages were not delivered")}
+		for _, id := range ids {
+			if ended[id].Failed > 0 {
+				f.hint += whoFailed(id) + "\n"
+			}
+		}
+		f.hint = strings.TrimSuffix(f.hint, "\n")
+		return f
 	}
 	return nil
 }

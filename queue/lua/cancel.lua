@@ -1,6 +1,6 @@
 -- cancel ends messages that nobody is sending.
 --
--- ARGV: 1 records.delivered_max, 2 mark of this call, random, then ids. Answer, for each: "ended:" and what told says of it if this call
+-- ARGV: 1 records.delivered_max, 2 mark of this call, random, 3 entry for the audit if this call ends any ("": none), then ids. Answer, for each: "ended:" and what told says of it if this call
 -- ended it, "cancelled" (it had been), "too_late" (it is being sent, or has ended), "newer" (of a newer format), or "none".
 local now, mark = now_ms(), ARGV[2]
 local answer, batches = {}, {}
@@ -14,7 +14,7 @@ local function batch_of(id)
   return b
 end
 
-for i = 3, #ARGV do
+for i = 4, #ARGV do
   local id = ARGV[i]
   local r, newer = load(id)
   local h = r and r.head
@@ -31,7 +31,8 @@ for i = 3, #ARGV do
     answer[#answer + 1] = 'ended:' .. told(id, r, CANCELLED, b and (b[2] or ''))
     -- Else it was ended by an earlier run of this very call, whose answer was lost.
     if h[STATE] == QUEUED then
-      strike(id, r, #ARGV == 3)
+      strike(id, r, #ARGV == 4)
+      audit(ARGV[3])
       finish(id, r, CANCELLED, now, mark)
     end
   end

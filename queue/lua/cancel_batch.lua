@@ -1,7 +1,7 @@
 -- cancel_batch sets a batch's flag, from which moment none of its messages begins an attempt, and ends a bounded part of
 -- what waits. Call again until it answers 0; the sweep goes on with what nobody finished.
 --
--- ARGV: 1 id, 2 records.delivered_max. Answer: {1 if there is more to do, 0 if not, -1 if there is no such batch; messages
+-- ARGV: 1 id, 2 records.delivered_max, 3 entry for the audit if this call sets the flag (left out: none). Answer: {1 if there is more to do, 0 if not, -1 if there is no such batch; messages
 -- ended; letter of their kind; 1 if this call has set the flag; what told says of those ended that were due again}.
 local id, max, now = ARGV[1], tonumber(ARGV[2]), now_ms()
 local b = redis.call('HMGET', P .. 'b:' .. id, 'state', 'kind', 'sender', 'cancelled', 'trace')
@@ -10,6 +10,7 @@ if b[1] ~= 'committed' then
   return {-1, 0, '', 0, {}}
 end
 if not b[4] then
+  audit(ARGV[3])
   redis.call('HSET', P .. 'b:' .. id, 'cancelled', int(now))
   redis.call('SADD', P .. 'cancelling', id)
 end

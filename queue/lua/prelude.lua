@@ -162,6 +162,6 @@ end
 
 -- audit notes that somebody changed something, once.
 local function audit(entry)
-  if entry == '' or audited(entry) then return end
+  if (entry or '') == '' or audited(entry) then return end
   redis.call('XADD', P .. 'audit', 'MAXLEN', '~', 10000, '*', 'entry', entry)
 end
