@@ -401,6 +401,9 @@ func TestTheURIForUnsubscribingIsAVariable(t *testing.T) {
 			if got := b.Recipients[0].Variables["list_unsubscribe"]; got != test.want {
 				t.Errorf("got %v, want %v", got, test.want)
 			}
+			if got := b.Recipients[0].Variables["n"]; got != handed["n"] {
+				t.Errorf("another variable became %v", got)
+			}
 			if !maps.Equal(test.r.Variables, handed) {
 				t.Errorf("what was handed in was changed: %v", test.r.Variables)
 			}
