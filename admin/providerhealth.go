@@ -9,11 +9,11 @@ import (
 
 // healthOf puts health into words. settings are the active ones as they may be shown; nil without any.
 func healthOf(p *queue.Provider, q *queue.Health, settings *provider.Settings) ProviderHealth {
-	h := ProviderHealth{State: string(q.State), Since: utc(q.Since), Held: q.Held, Mailboxes: q.Mailboxes, Workers: []Worker{}}
+	h := ProviderHealth{State: string(q.State), Since: utc(q.Since), Held: q.Held, Mailboxes: q.Mailboxes, Pause: silenceOf(q.Pause), Paused: q.Paused, Workers: []Worker{}}
 	unable := 0
 	for i := range q.Workers {
 		w := &q.Workers[i]
-		h.Workers = append(h.Workers, Worker{Host: w.Host, Ready: w.CanSend(p.Version), Fault: w.Fault})
+		h.Workers = append(h.Workers, Worker{ID: w.ID, Host: w.Host, Ready: w.CanSend(p.Version), Fault: w.Fault})
 		if w.Fault != "" {
 			unable++
 		}
@@ -31,8 +31,20 @@ func healthOf(p *queue.Provider, q *queue.Health, settings *provider.Settings) P
 	if h.Fault != nil && q.State != queue.Healthy {
 		h.Summary += " " + h.Fault.Happened
 	}
+	if q.Pause != nil && p.Version != "" {
+		// It comes first, as it is why mail waits whatever the provider does; and it is what somebody has asked for.
+		paused := obstacle(&queue.Outlook{Wait: queue.WaitsForPause, Key: q.Account, Silence: q.Pause, Until: q.Pause.Until})
+		if h.Summary == mailGoes {
+			h.Summary = paused
+		} else {
+			h.Summary = paused + " " + h.Summary
+		}
+	}
 	return h
 }
+
+// mailGoes is the summary of a provider of which nothing is known but good.
+const mailGoes = "Mail goes, as far as anybody knows."
 
 func healthSummary(p *queue.Provider, q *queue.Health, unable int) string {
 	switch {
@@ -53,7 +65,10 @@ func healthSummary(p *queue.Provider, q *queue.Health, unable int) string {
 	case unable > 0:
 		return fmt.Sprintf("%s can't load the settings; the others send.", counted(unable, "worker", "workers"))
 	}
-	return "Mail goes, as far as anybody knows."
+	if q.Paused > 0 {
+		return fmt.Sprintf("Mail of %s is paused; other mail goes, as far as anybody knows.", counted(q.Paused, "mailbox", "mailboxes"))
+	}
+	return mailGoes
 }
 
 func counted(n int, one, many string) string {

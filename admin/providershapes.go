@@ -36,11 +36,15 @@ type ProviderHealth struct {
 	Mailbox   string         `json:"mailbox,omitempty" doc:"The mailbox, or the account, that the fault is about; left out if it is about all mail."`
 	Held      int            `json:"held" doc:"How many mailboxes are held."`
 	Mailboxes int            `json:"mailboxes" doc:"How many mailboxes have mail, or had some lately."`
-	Workers   []Worker       `json:"workers" nullable:"false" doc:"The processes that take part in sending."`
+	// Pause stops all mail; nil if nothing does. It has no part in State.
+	Pause   *Silence `json:"pause,omitempty" doc:"A pause of everything, or of the account that sends for all; left out if there is none. It is no fault of the provider's, and state does not go by it."`
+	Paused  int      `json:"paused" doc:"How many mailboxes are paused."`
+	Workers []Worker `json:"workers" nullable:"false" doc:"The processes that take part in sending."`
 }
 
 // Worker is a process that takes part in sending.
 type Worker struct {
+	ID    string `json:"id" doc:"What its attempts name as worker; another after each start."`
 	Host  string `json:"host" doc:"Where it runs."`
 	Ready bool   `json:"ready" doc:"It has loaded the active settings."`
 	Fault string `json:"fault,omitempty" doc:"Why it can't load them; left out if it can."`

@@ -34,6 +34,12 @@ type Health struct {
 	Mailbox string
 	// Held is how many mailboxes are held, of how many that have, or lately had, mail.
 	Held, Mailboxes int
+	// Pause is one that stops all mail: of everything, or of the account that sends for all; nil if there is none. It is not the
+	// provider's, and no part of State. Paused is how many mailboxes are paused, all of them if everything is.
+	Pause  *Silence
+	Paused int
+	// Account is the one that sends for all; "" if each mailbox sends for itself.
+	Account string
 	// Open is how many messages have not ended.
 	Open int
 	// Workers are the processes that take part in sending.
@@ -89,7 +95,7 @@ func (q *Queue) Workers(ctx context.Context) ([]WorkerStatus, error) {
 }
 
 // Health tells how the active provider does, as attempts have found it: a hold lasts in it until an attempt has shown that it is
-// over. It is the same from every process. Pauses are not the provider's, and have no part in it.
+// over. It is the same from every process. Pauses are told beside it: they are not the provider's.
 func (q *Queue) Health(ctx context.Context) (*Health, error) {
 	p, err := q.Provider(ctx)
 	if err != nil {
@@ -107,7 +113,7 @@ func (q *Queue) Health(ctx context.Context) (*Health, error) {
 }
 
 func healthOf(p *Provider, counts *Counts, s *state) *Health {
-	h := &Health{State: Healthy, Workers: s.workers, Mailboxes: len(s.mailboxes)}
+	h := &Health{State: Healthy, Workers: s.workers, Mailboxes: len(s.mailboxes), Pause: s.pause, Account: s.account}
 	for _, n := range counts.Open {
 		h.Open += n
 	}
@@ -122,6 +128,12 @@ func healthOf(p *Provider, counts *Counts, s *state) *Health {
 	h.Mailbox = Everything
 	faulty := 0 // mailboxes whose hold somebody has to see to
 	for _, m := range s.mailboxes {
+		if m.Pause != nil {
+			h.Paused++
+			if m.Key == s.account && (h.Pause == nil || m.Pause.Until.After(h.Pause.Until)) {
+				h.Pause = m.Pause
+			}
+		}
 		if m.Hold == nil {
 			continue
 		}

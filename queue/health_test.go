@@ -134,13 +134,20 @@ func TestPausesAreNoFault(t *testing.T) {
 	q, _ := onClock(t)
 	sitDown(t, q, activate(t, q, 1), nil)
 	enqueueBatch(t, q, batch(mail.Report, 2))
+	if h := healthNow(t, q); h.Pause != nil || h.Paused != 0 {
+		t.Errorf("%+v", h)
+	}
 	for _, key := range []string{account, Everything} {
 		if _, err := q.Pause(t.Context(), key, time.Hour, "why", Author{}); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if h := healthNow(t, q); h.State != Healthy || h.Held != 0 || h.Hold != nil || h.Open != 2 {
-		t.Errorf("%+v", h)
+		h := healthNow(t, q)
+		if h.State != Healthy || h.Held != 0 || h.Hold != nil || h.Open != 2 {
+			t.Errorf("%+v", h)
+		}
+		if h.Pause == nil || h.Paused != 1 || h.Account != account {
+			t.Errorf("%s is paused, and nothing says so: %+v", key, h)
+		}
 	}
 }
 

@@ -108,7 +108,7 @@ func activeSMTP() admin.Provider {
 		Health: admin.ProviderHealth{State: "faulty", Summary: "No mail goes.", Since: begun.Add(time.Hour), Held: 1, Mailboxes: 2, Mailbox: "reports",
 			Fault: &admin.ProviderFault{Field: "/smtp/auth/password", Cause: "credentials", Happened: "The login was refused.",
 				Postroom: "It tries again.", Remedy: "Give the right password.", Code: 535, Enhanced: "5.7.8"},
-			Workers: []admin.Worker{{Host: "w1", Ready: true}, {Host: "w2", Fault: "the key is\nnot there"}, {Host: "w3"}}}}
+			Workers: []admin.Worker{{ID: "i3yny7s3", Host: "w1", Ready: true}, {ID: "k4", Host: "w1", Fault: "the key is\nnot there"}, {ID: "m5", Host: "w3"}}}}
 }
 
 func activeMicrosoft365() admin.Provider {
@@ -127,7 +127,7 @@ func TestProviderShow(t *testing.T) {
 		"held     1 of 2 mailboxes\n", "open     12,345 messages have not ended\n",
 		"\nThe last error, of reports:\n    field     smtp.auth.password (--password-file)\n    answer    535 5.7.8\n"+
 			"    happened  The login was refused.\n    Postroom  It tries again.\n    you       Give the right password.\n",
-		"WORKER  SETTINGS\nw1      loaded\nw2      can't be loaded: the key is not there\nw3      not loaded yet\n")
+		"WORKER    HOST  SETTINGS\ni3yny7s3  w1    loaded\nk4        w1    can't be loaded: the key is not there\nm5        w3    not loaded yet\n")
 	_, settings, _ := strings.Cut(r.stdout, "\nSETTING ")
 	if got, want := squeezed(settings), `VALUE
 kind smtp
@@ -160,6 +160,17 @@ limits.recipients_per_day no limit
 		t.Errorf("got %s, want %s", got.String(), want.String())
 	}
 	f.asked(t, "GET /v1/provider", "GET /v1/provider")
+}
+
+func TestProviderShowTellsOfPauses(t *testing.T) {
+	f := startProvider(t, activeSMTP())
+	if r := postroom(t, "", "provider", "show"); strings.Contains(r.stdout, "paused") {
+		t.Errorf("nothing is paused, and stdout has %q", r.stdout)
+	}
+	f.active.Health.Paused = 2
+	postroom(t, "", "provider", "show").want(t, 0, "paused   2 mailboxes\n")
+	f.active.Health.Pause = &admin.Silence{Reason: "new server", By: "ops", Until: begun, Scope: "everything"}
+	postroom(t, "", "provider", "show").want(t, 0, "paused   everything, until 2030-01-02 03:04:05 +00:00, by ops: new server\n")
 }
 
 func TestProviderShowOfAFileAndOfNone(t *testing.T) {

@@ -60,6 +60,7 @@ func showProvider(w io.Writer, p *admin.Provider) error {
 	t.line("set", originText(p))
 	t.line("health", healthText(h))
 	t.line("held", fmt.Sprintf("%s of %s", thousands(h.Held), counting(h.Mailboxes, "mailbox", "mailboxes")))
+	t.line("paused", pausedText(h))
 	t.line("open", counting(p.Open, "message has", "messages have")+" not ended")
 	if err := t.Flush(); err != nil {
 		return err
@@ -115,6 +116,17 @@ func healthText(h *admin.ProviderHealth) string {
 	return h.State
 }
 
+// pausedText says what is paused; "" if nothing is.
+func pausedText(h *admin.ProviderHealth) string {
+	switch {
+	case h.Pause != nil:
+		return silenceText(h.Pause)
+	case h.Paused > 0:
+		return counting(h.Paused, "mailbox", "mailboxes")
+	}
+	return ""
+}
+
 // counting gives a number with what it counts.
 func counting(n int, one, many string) string {
 	if n == 1 {
@@ -140,10 +152,10 @@ func showWorkers(w io.Writer, p *admin.Provider) error {
 		case !one.Ready:
 			state = "not loaded yet"
 		}
-		rows[i] = []string{one.Host, state}
+		rows[i] = []string{orDash(one.ID), one.Host, state}
 	}
 	fmt.Fprintln(w)
-	return table(w, []string{"WORKER", "SETTINGS"}, rows...)
+	return table(w, []string{"WORKER", "HOST", "SETTINGS"}, rows...)
 }
 
 // settingRows lists the settings below v, at a JSON pointer, that have a value, in the order of their documentation. Of a secret it
