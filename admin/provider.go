@@ -56,7 +56,7 @@ func (h *handler) registerProvider() {
 	op = h.operation(Admin, http.MethodPut, path, "setProvider", "Choose or change the provider", withSettings)
 	op.Description = "The settings become the active ones for every worker at once: no attempt begins with the former ones any more, whose " +
 		"credentials are deleted. The answer comes when no attempt of theirs is left, or after 30 seconds. A secret that is left out is kept, " +
-		"as long as it goes to the same server. They are tried first; if that fails they become active all the same, and mail waits until they work. " +
+		"as long as it goes to the same server. They are tried first; if that fails they become active all the same, and mail waits until they work; but for a refusal for now, which tells nothing of them. " +
 		"At most 10 times a minute, together with the other requests that try settings."
 	huma.Register(h.api, op, h.setProvider)
 	h.takesBy(path, http.MethodPut, reflect.TypeFor[provider.Settings]())
@@ -184,7 +184,13 @@ func (h *handler) setProvider(ctx context.Context, in *setProviderInput) (*provi
 			}
 			out.Result = "saved_not_valid"
 			change.Entry.Detail += ", which did not work"
-			if !same { // of the same settings attempts know more
+			reaches := true // beyond the one message that would have met it
+			if failed.Undecided() {
+				out.Result = "saved_undecided"
+				change.Entry.Detail = describe(&settings) + ", which could not be tried to the end"
+				reaches = failed.Outcome.Scope == mail.ScopeMailbox || failed.Outcome.Scope == mail.ScopeProvider
+			}
+			if reaches && !same { // of the same settings attempts know more
 				refused := *failed.Outcome
 				refused.Scope = mail.ScopeProvider // all mail is held
 				change.Refused = &refused

@@ -446,20 +446,44 @@ func TestSettingsThatDoNotWorkAreSavedAndHoldAllMail(t *testing.T) {
 		t.Errorf("%+v", same)
 	}
 	for _, test := range []struct {
-		met  mail.Outcome
-		want string
+		met    mail.Outcome
+		want   string
+		result string
 	}{
-		{mail.Outcome{Class: mail.Throttled, Scope: mail.ScopeProvider, Step: "greeting", Code: 421}, "degraded"},
-		{mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeProvider, Step: "dial"}, "faulty"},
+		{mail.Outcome{Class: mail.Throttled, Scope: mail.ScopeProvider, Step: "greeting", Code: 421}, "degraded", "saved_undecided"},
+		{mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeProvider, Step: "dial"}, "faulty", "saved_not_valid"},
 	} {
 		o.meets(refuses(test.met))
 		o.put(t, byGraph)
 		if p := o.show(t); p.Health.State != test.want || p.Health.Mailbox != "" {
 			t.Errorf("every mailbox, %s: %+v", test.met.Class, p.Health)
 		}
-		if c := o.put(t, strings.Replace(byRelay, "relay", test.want, 1)); c.Result != "saved_not_valid" || c.Provider.Health.State != test.want {
+		if c := o.put(t, strings.Replace(byRelay, "relay", test.want, 1)); c.Result != test.result || c.Provider.Health.State != test.want {
 			t.Errorf("%s: %+v", test.met.Class, c)
 		}
+	}
+}
+
+// A refusal for now that other mail need not meet, as of MAIL, is none of the settings: mail is tried with them, as it was said.
+func TestARefusalForNowTellsNothingOfTheSettings(t *testing.T) {
+	o := openOffice(t, keyOf("a"))
+	later := mail.Outcome{Class: mail.Temporary, Scope: mail.ScopeMessage, Step: "mail", Code: 450, Enhanced: "4.3.0", Reply: "450 4.3.0 Later"}
+	o.meets(refuses(later))
+	c := o.put(t, byPassword)
+	if c.Result != "saved_undecided" || len(c.Steps) != 2 || c.Steps[1].Fault == nil || !strings.Contains(c.Summary, "not known yet") || strings.Contains(c.Summary, "waits") ||
+		c.Provider.Health.State != "ok" || c.Provider.Health.Held != 0 {
+		t.Errorf("%+v", c)
+	}
+	if got := o.latest(t, 1); !strings.HasSuffix(got[0], ", which could not be tried to the end") {
+		t.Errorf("audit: %q", got)
+	}
+	if v := o.verify(t, `{}`); v.Valid || !v.Undecided || strings.Contains(v.Summary, "do not work") {
+		t.Errorf("%+v", v)
+	}
+	later.Class = mail.Permanent
+	o.meets(refuses(later))
+	if v := o.verify(t, `{}`); v.Valid || v.Undecided || !strings.Contains(v.Summary, "do not work") {
+		t.Errorf("for good: %+v", v)
 	}
 }
 

@@ -88,6 +88,8 @@ func changedSummary(c *ProviderChanged) string {
 		s = "Saved: the settings work, and are active."
 	case c.Result == "saved_not_valid":
 		s = "Saved, but not valid: the settings are active and do not work. Mail waits until they do, or until they are changed."
+	case c.Result == "saved_undecided":
+		s = "Saved, and active. Whether the settings work is not known yet: when they were tried the provider put us off. Mail is tried with them."
 	default:
 		s = "Saved, and not tried: the settings are active."
 	}

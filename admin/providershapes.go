@@ -68,8 +68,8 @@ type ProviderFault struct {
 // ProviderChanged is the answer to PUT and DELETE /v1/provider.
 type ProviderChanged struct {
 	Provider Provider `json:"provider" doc:"What is active now."`
-	// Result is "saved", "saved_not_valid" or "saved_not_tried".
-	Result string `json:"result" enum:"saved,saved_not_valid,saved_not_tried" doc:"saved: they were tried, and work. saved_not_valid: they are active, and do not work: steps say why, and all mail waits until they do. saved_not_tried: it was asked not to try them, or there is nothing to try."`
+	// Result is "saved", "saved_not_valid", "saved_undecided" or "saved_not_tried".
+	Result string `json:"result" enum:"saved,saved_not_valid,saved_undecided,saved_not_tried" doc:"saved: they were tried, and work. saved_not_valid: they are active, and do not work: steps say why, and all mail waits until they do. saved_undecided: they are active, and the provider put us off when they were tried, so that nobody knows yet whether they work; mail is tried with them. saved_not_tried: it was asked not to try them, or there is nothing to try."`
 	Steps  []Step `json:"steps,omitempty" doc:"What trying them came to, as of POST /v1/provider/verify."`
 	// Underway is how many attempts of the former settings were still under way.
 	Underway int    `json:"underway" doc:"How many attempts of the former settings were still under way after 30 seconds; -1 if that could not be told. None begins any more."`
@@ -78,9 +78,11 @@ type ProviderChanged struct {
 
 // Verification is the answer to POST /v1/provider/verify.
 type Verification struct {
-	Valid   bool   `json:"valid" doc:"No step failed."`
-	Summary string `json:"summary" doc:"The same as a sentence for people."`
-	Steps   []Step `json:"steps" nullable:"false" doc:"What was tried, in order, up to the step that failed."`
+	Valid bool `json:"valid" doc:"No step failed."`
+	// Undecided is only if not Valid.
+	Undecided bool   `json:"undecided,omitempty" doc:"A step failed because the provider put us off: it tells neither that the settings work nor that they do not."`
+	Summary   string `json:"summary" doc:"The same as a sentence for people."`
+	Steps     []Step `json:"steps" nullable:"false" doc:"What was tried, in order, up to the step that failed."`
 }
 
 // Step is one step of trying settings.

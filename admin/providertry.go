@@ -58,7 +58,12 @@ func (h *handler) verifyProvider(ctx context.Context, in *tryInput) (*verifyOutp
 	}
 	v := Verification{Valid: failed == nil, Summary: "The settings work, as far as that can be known without sending.", Steps: stepsOf(settings, steps)}
 	if failed != nil {
-		v.Summary = "The settings do not work: step " + failed.Name + " failed. " + faultOf(settings, *failed.Outcome).Happened
+		v.Undecided = failed.Undecided()
+		v.Summary = "The settings do not work: step " + failed.Name + " failed. "
+		if v.Undecided {
+			v.Summary = "Whether the settings work is not known yet: at step " + failed.Name + " the provider put us off. "
+		}
+		v.Summary += faultOf(settings, *failed.Outcome).Happened
 	}
 	return &verifyOutput{v}, nil
 }

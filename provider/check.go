@@ -40,6 +40,12 @@ type Step struct {
 	Outcome *mail.Outcome
 }
 
+// Undecided reports whether a step that failed leaves open whether the settings work: the other side answered, and put us off.
+func (s *Step) Undecided() bool {
+	o := s.Outcome
+	return o != nil && o.Code != 0 && (o.Class == mail.Temporary || o.Class == mail.Throttled)
+}
+
 // Failed gives the step that failed; nil if none did. A check ends with the first.
 func Failed(steps []Step) *Step {
 	for i := range steps {

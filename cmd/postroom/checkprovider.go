@@ -120,6 +120,9 @@ func (p *providers) try(ctx context.Context, settings *provider.Settings, f *que
 		return
 	}
 	f.Level = queue.LevelFault
+	if failed.Undecided() {
+		f.Level = queue.LevelWarning
+	}
 	f.Found += "; " + failed.Name + " failed"
 	if failed.Found != "" {
 		f.Found += " (" + oneLine(failed.Found) + ")"

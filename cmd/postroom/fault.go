@@ -104,7 +104,7 @@ func explainCause(err error) string {
 		return explainProblem(before(err, invalid), local)
 	case exitCode(err) == exitInterrupted && errors.Is(err, context.Canceled):
 		return "postroom: interrupted"
-	case exitCode(err) == exitTryAgain:
+	case temporary(err):
 		return "postroom: " + plain(strings.TrimPrefix(err.Error(), "admin: ")) + "\nIs the URL right, and the server running? (--url or POSTROOM_URL says where it is.)"
 	}
 	return "postroom: " + plain(err.Error())

@@ -24,7 +24,7 @@ func newProviderVerifyCommand() *cobra.Command {
 		Short: "Try the provider's settings: connect and log in, and send nothing",
 		Long: `Try the provider's settings step by step: connect and log in, and send nothing. Without a file and flags these are the active
 ones, else those that "postroom provider set" would save of the same command line; nothing is changed. The token's role must
-be admin. The exit code is 0 only if no step failed.
+be admin. The exit code is 0 only if no step failed, and 4 if the provider put the trial off: it tells nothing of the settings.
 
 ` + aboutSettings,
 		Example: `  postroom provider verify
@@ -62,7 +62,10 @@ func showVerification(c *cobra.Command, n *connection, v *admin.Verification) er
 		}
 		fmt.Fprintln(c.ErrOrStderr(), plain(v.Summary))
 	}
-	if !v.Valid {
+	switch {
+	case v.Undecided:
+		return fail(exitTryAgain, "whether the settings work is not known yet")
+	case !v.Valid:
 		return errors.New("the settings do not work")
 	}
 	return nil

@@ -28,7 +28,8 @@ func newProviderSetCommand() *cobra.Command {
 		Short: "Set the provider that mail goes by",
 		Long: `Set the provider that mail goes by. It takes effect on every worker at once, without a restart; the settings of before are
 deleted, and with them their credentials. They are tried first, as "postroom provider verify" does. If that fails they are
-saved all the same, mail waits until they are put right, and the exit code is 6. The token's role must be admin.
+saved all the same, mail waits until they are put right, and the exit code is 6. If the provider only puts the trial off, that tells
+nothing of the settings: mail is tried with them, and the exit code is 4. The token's role must be admin.
 
 ` + aboutSettings,
 		Example: `  postroom provider set --kind smtp --host mail.example.com --sender "Reports <reports@example.com>" \
@@ -105,7 +106,11 @@ func showChanged(c *cobra.Command, n *connection, p *admin.ProviderChanged) erro
 		}
 		fmt.Fprintln(c.ErrOrStderr(), plain(p.Summary))
 	}
-	if p.Result == "saved_not_valid" {
+	switch p.Result {
+	case "saved_undecided":
+		return &failure{code: exitTryAgain, err: errors.New("the settings are saved, and whether they work is not known yet"),
+			hint: "To try them again: postroom provider verify"}
+	case "saved_not_valid":
 		return &failure{code: exitNotValid, err: errors.New("the settings are saved, but they do not work"),
 			hint: "To try them again: postroom provider verify"}
 	}

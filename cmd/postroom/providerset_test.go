@@ -220,6 +220,8 @@ func TestProviderSetSaysWhatCameOfIt(t *testing.T) {
 		{admin.ProviderChanged{Result: "saved_not_valid", Steps: steps, Underway: 1234, Summary: "Saved, but not valid."}, exitNotValid,
 			[]string{"auth     failed  5 ms", "field     smtp.auth.password (--password-file)", "saved not valid  1,234 attempts",
 				"postroom: the settings are saved, but they do not work\nTo try them again: postroom provider verify"}},
+		{admin.ProviderChanged{Result: "saved_undecided", Steps: steps, Summary: "Saved, and active."}, exitTryAgain,
+			[]string{"saved undecided  0 attempts", "postroom: the settings are saved, and whether they work is not known yet\nTo try them again: postroom provider verify"}},
 	} {
 		f.changed = test.changed
 		f.changed.Provider = admin.Provider{Kind: "smtp", Version: "5-cd"}
@@ -242,6 +244,12 @@ func TestProviderSetDryRunOnlyTries(t *testing.T) {
 	f.asked(t, "GET /v1/provider", "POST /v1/provider/verify")
 	f.verified.Valid = false
 	tells(t, "", "provider", "set", "--host", "m.x.example", "--dry-run").want(t, exitFault, "Dry run: nothing was changed.", "the settings do not work")
+	f.verified.Undecided = true
+	r := tells(t, "", "provider", "set", "--host", "m.x.example", "--dry-run")
+	r.want(t, exitTryAgain, "whether the settings work is not known yet")
+	if strings.Contains(r.stderr, "Is the URL right") {
+		t.Errorf("it answered, and stderr has %q", r.stderr)
+	}
 }
 
 func TestRefusedSettingsAreNamedAsOnTheCommandLine(t *testing.T) {

@@ -27,7 +27,7 @@ Data goes to stdout, words to stderr. Exit codes:
   1    a fault: the server refused the request, or something here is wrong; check found a fault
   2    the command line is wrong
   3    some recipients were refused, and nothing is sent to them; the others are accepted
-  4    the server could not be reached, or cannot serve now: try again
+  4    the server could not be reached, or cannot serve now: try again; provider set, verify: the provider put the trial off
   5    send --wait, provider test: something that was accepted was not delivered
   6    provider set: the settings are saved, but do not work: no mail goes
   130  interrupted`,
