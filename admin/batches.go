@@ -163,7 +163,11 @@ func (h *handler) getBatch(ctx context.Context, in *named) (*getBatchOutput, err
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
-	return &getBatchOutput{batchStatus(s, o)}, nil
+	with, err := h.adviser(ctx)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	return &getBatchOutput{batchStatus(s, o, with)}, nil
 }
 
 func (h *handler) cancelBatch(ctx context.Context, in *named) (*cancelOutput, error) {

@@ -92,10 +92,14 @@ func (h *handler) listFailed(ctx context.Context, in *listFailedInput) (*listFai
 	if err != nil {
 		return nil, h.refusedFilter(ctx, err, "", inQuery)
 	}
+	with, err := h.adviser(ctx)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
 	page := FailedPage{Messages: make([]FailedMessage, len(found.Messages)),
 		Next: found.Next, Scanned: found.Scanned, Left: found.Left, Unreadable: found.Unreadable}
 	for i := range found.Messages {
-		page.Messages[i] = failedMessage(&found.Messages[i])
+		page.Messages[i] = failedMessage(&found.Messages[i], with)
 	}
 	return &listFailedOutput{page}, nil
 }
@@ -139,10 +143,11 @@ func classNames() string {
 	return strings.Join(names, ", ")
 }
 
-func failedMessage(m *queue.FailedMessage) FailedMessage {
+func failedMessage(m *queue.FailedMessage, with adviser) FailedMessage {
+	with.message = m.ID
 	f := FailedMessage{
 		ID: m.ID, BatchID: m.BatchID, Kind: m.Kind, Class: m.Class.String(), Mailbox: m.Mailbox, Accepted: m.Accepted, Failed: m.Failed,
-		Requeued: m.Requeued, Counted: m.Attempts, Recipients: make([]RecipientStatus, len(m.Recipients)), Last: outcomeOf(m.Last),
+		Requeued: m.Requeued, Counted: m.Attempts, Recipients: make([]RecipientStatus, len(m.Recipients)), Last: with.outcome(m.Last, m.Failed),
 	}
 	for i, r := range m.Recipients {
 		f.Recipients[i] = RecipientStatus(r)

@@ -175,8 +175,8 @@ func TestAFailedMessageIsShownWithWhatKeptItBack(t *testing.T) {
 	}
 	want := FailedMessage{ID: "m1", BatchID: "b1", Kind: mail.Subscription, Class: "permanent", Mailbox: "own@example.com", Accepted: minute(1), Failed: minute(3),
 		Requeued: minute(2), Counted: 4, Recipients: []RecipientStatus{{"ada@example.net", "refused"}, {"", "delivered"}},
-		Last: outcomeOf(s.page.Messages[0].Last)}
-	if !reflect.DeepEqual(page.Messages[0], want) || want.Last.Reply != "no such user" {
+		Last: adviser{message: "m1"}.outcome(s.page.Messages[0].Last, minute(3))}
+	if !reflect.DeepEqual(page.Messages[0], want) || !strings.Contains(want.Last.Advice.Remedy, "`postroom failed requeue m1`") || want.Last.Reply != "no such user" {
 		t.Errorf("got  %+v\nwant %+v", page.Messages[0], want)
 	}
 	var raw struct{ Messages []map[string]json.RawMessage }

@@ -160,7 +160,7 @@ func (h *handler) listBatches(ctx context.Context, in *listBatchesInput) (*listB
 	}
 	page := BatchPage{Batches: make([]BatchStatus, len(found.Batches)), Next: found.Next}
 	for i := range found.Batches {
-		page.Batches[i] = batchStatus(&found.Batches[i], nil)
+		page.Batches[i] = batchStatus(&found.Batches[i], nil, adviser{})
 	}
 	return &listBatchesOutput{page}, nil
 }

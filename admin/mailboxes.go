@@ -69,7 +69,11 @@ func (h *handler) listMailboxes(ctx context.Context, in *listMailboxesInput) (*l
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
-	page := mailboxPage(all, in.After, in.Limit)
+	with, err := h.adviser(ctx)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	page := mailboxPage(all, in.After, in.Limit, with)
 	if len(all) == 0 {
 		if page.Waiting, err = h.homeless(ctx); err != nil {
 			return nil, h.refused(ctx, err)
@@ -92,7 +96,7 @@ func (h *handler) homeless(ctx context.Context) (int, error) {
 }
 
 // mailboxPage gives at most limit of all, which is sorted: those that come after a key.
-func mailboxPage(all []*queue.Mailbox, after string, limit int) MailboxPage {
+func mailboxPage(all []*queue.Mailbox, after string, limit int, with adviser) MailboxPage {
 	page := MailboxPage{Mailboxes: []Mailbox{}}
 	for _, m := range all {
 		if m.Key <= after {
@@ -102,7 +106,7 @@ func mailboxPage(all []*queue.Mailbox, after string, limit int) MailboxPage {
 			page.After = page.Mailboxes[limit-1].Address
 			break
 		}
-		page.Mailboxes = append(page.Mailboxes, mailboxOf(m))
+		page.Mailboxes = append(page.Mailboxes, mailboxOf(m, with))
 	}
 	return page
 }
@@ -120,7 +124,11 @@ func (h *handler) getMailbox(ctx context.Context, in *addressed) (*getMailboxOut
 	if err != nil {
 		return nil, err
 	}
-	return &getMailboxOutput{mailboxOf(m)}, nil
+	with, err := h.adviser(ctx)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	return &getMailboxOutput{mailboxOf(m, with)}, nil
 }
 
 // mailbox finds what is listed, and any address that could send. Everything is neither.

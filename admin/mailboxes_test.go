@@ -171,7 +171,7 @@ func TestMailboxesComeInPages(t *testing.T) {
 	for i := range all {
 		all[i] = &queue.Mailbox{Key: fmt.Sprintf("%03d@example.com", i)}
 	}
-	if page := mailboxPage(all, "", 100); len(page.Mailboxes) != 100 || page.After != "099@example.com" {
+	if page := mailboxPage(all, "", 100, adviser{}); len(page.Mailboxes) != 100 || page.After != "099@example.com" {
 		t.Errorf("%d, after %q", len(page.Mailboxes), page.After)
 	}
 }
@@ -276,7 +276,7 @@ func TestClientShowsPausesAndResumesMailboxes(t *testing.T) {
 }
 
 func TestWhatIsNotKnownIsLeftOut(t *testing.T) {
-	js, err := json.Marshal(mailboxOf(&queue.Mailbox{Key: "own@example.com"}))
+	js, err := json.Marshal(mailboxOf(&queue.Mailbox{Key: "own@example.com"}, adviser{}))
 	if err != nil {
 		t.Fatal(err)
 	}

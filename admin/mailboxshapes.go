@@ -99,11 +99,11 @@ type Resumed struct {
 	Summary string `json:"summary" doc:"Whether mail flows now, and if not why and until when, as a sentence for people."`
 }
 
-func mailboxOf(m *queue.Mailbox) Mailbox {
+func mailboxOf(m *queue.Mailbox, with adviser) Mailbox {
 	b := Mailbox{
 		Address: m.Key, Account: m.Account, State: stateOf(standing(m)), Summary: summary(m), Units: m.Units, Concurrency: m.Concurrency, Workers: m.Workers.Running - m.Workers.Unable,
 		Backlog: Backlog{Total: m.Waiting(), Alert: m.Backlog[mail.Alert], Report: m.Backlog[mail.Report], Subscription: m.Backlog[mail.Subscription]},
-		Hold:    silenceOf(m.Hold), Pause: silenceOf(m.Pause), Limits: make([]Limit, len(m.Limits)),
+		Hold:    with.silence(m.Hold), Pause: with.silence(m.Pause), Limits: make([]Limit, len(m.Limits)),
 		Next: utc(m.Next), Through: utc(m.Through),
 	}
 	if !m.Through.IsZero() {
@@ -120,21 +120,6 @@ func mailboxOf(m *queue.Mailbox) Mailbox {
 		}
 	}
 	return b
-}
-
-func silenceOf(s *queue.Silence) *Silence {
-	if s == nil {
-		return nil
-	}
-	out := &Silence{Reason: s.Reason, By: s.By, Since: utc(s.Since), Until: utc(s.Until), Refusals: s.Refusals, Trying: s.Trying, Scope: "mailbox"}
-	if s.Last.Class != "" {
-		last := outcomeOf(s.Last)
-		out.Last = &last
-	}
-	if s.All {
-		out.Scope = "everything"
-	}
-	return out
 }
 
 // utc keeps a time that is not there what it is.

@@ -91,7 +91,11 @@ func (h *handler) getMessage(ctx context.Context, in *named) (*getMessageOutput,
 	if err != nil {
 		return nil, h.refused(ctx, err)
 	}
-	return &getMessageOutput{messageStatus(s, o)}, nil
+	with, err := h.adviser(ctx)
+	if err != nil {
+		return nil, h.refused(ctx, err)
+	}
+	return &getMessageOutput{messageStatus(s, o, with)}, nil
 }
 
 type cancelOutput struct{ Body Cancelled }

@@ -103,15 +103,15 @@ func (h *handler) provider(ctx context.Context) (*Provider, error) {
 	}
 	p := &Provider{Kind: active.Kind, Version: active.Version, Source: string(active.Source), ReadOnly: active.Declared, By: active.By,
 		Since: utc(active.Since), Open: health.Open}
-	var settings *provider.Settings
+	with := adviser{since: active.Since}
 	if active.Version != "" {
 		shown, err := provider.ParseShown(active.Shown)
 		if err != nil {
 			return nil, err
 		}
-		settings, p.Settings, p.Secrets = &shown.Settings, &shown.Settings, shown.Secrets
+		with.settings, p.Settings, p.Secrets = &shown.Settings, &shown.Settings, shown.Secrets
 	}
-	p.Health = healthOf(active, health, settings)
+	p.Health = healthOf(active, health, with)
 	return p, nil
 }
 

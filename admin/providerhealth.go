@@ -3,13 +3,12 @@ package admin
 import (
 	"fmt"
 
-	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
-// healthOf puts health into words. settings are the active ones as they may be shown; nil without any.
-func healthOf(p *queue.Provider, q *queue.Health, settings *provider.Settings) ProviderHealth {
-	h := ProviderHealth{State: string(q.State), Since: utc(q.Since), Held: q.Held, Mailboxes: q.Mailboxes, Pause: silenceOf(q.Pause), Paused: q.Paused, Workers: []Worker{}}
+// healthOf puts health into words.
+func healthOf(p *queue.Provider, q *queue.Health, with adviser) ProviderHealth {
+	h := ProviderHealth{State: string(q.State), Since: utc(q.Since), Held: q.Held, Mailboxes: q.Mailboxes, Pause: with.silence(q.Pause), Paused: q.Paused, Workers: []Worker{}}
 	unable := 0
 	for i := range q.Workers {
 		w := &q.Workers[i]
@@ -22,10 +21,7 @@ func healthOf(p *queue.Provider, q *queue.Health, settings *provider.Settings) P
 		if q.Mailbox != queue.Everything {
 			h.Mailbox = q.Mailbox
 		}
-		h.Fault = faultOf(settings, reported(q.Hold.Last))
-		if q.Hold.Last.Class == "" {
-			h.Fault = &ProviderFault{Happened: "It was refused: " + q.Hold.Reason + "."}
-		}
+		h.Fault = with.fault(q.Hold)
 	}
 	h.Summary = healthSummary(p, q, unable)
 	if h.Fault != nil && q.State != queue.Healthy {

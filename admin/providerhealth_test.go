@@ -47,12 +47,12 @@ func TestHealthIsToldInPlainWords(t *testing.T) {
 		"paused":          {active, queue.Health{State: queue.Healthy, Workers: ready, Pause: everything, Paused: 1, Mailboxes: 1}, `All mail is paused until 2026-01-31T08:00:00Z by ops: "new server".`, "", ""},
 		"account paused":  {active, queue.Health{State: queue.Healthy, Workers: ready, Pause: account, Account: "mail.example.com:587", Paused: 1, Mailboxes: 1}, `Mail of mail.example.com:587 is paused until 2026-01-31T08:00:00Z: "new server".`, "", ""},
 		"some paused":     {active, queue.Health{State: queue.Healthy, Workers: ready, Paused: 2, Mailboxes: 3}, "Mail of 2 mailboxes is paused; other mail goes", "", ""},
-		"paused, refused": {active, queue.Health{State: queue.Faulty, Hold: refused, Mailbox: queue.Everything, Pause: everything}, `All mail is paused until 2026-01-31T08:00:00Z by ops: "new server". No mail goes. The provider refused`, "", "/smtp/auth/password"},
+		"paused, refused": {active, queue.Health{State: queue.Faulty, Workers: ready, Hold: refused, Mailbox: queue.Everything, Pause: everything}, `All mail is paused until 2026-01-31T08:00:00Z by ops: "new server". No mail goes. The provider refused`, "", "/smtp/auth/password"},
 		"paused, none":    {&queue.Provider{Kind: "none"}, queue.Health{State: queue.Healthy, Pause: everything}, "No provider is active. Mail is accepted", "", ""},
 		"of no record":    {active, queue.Health{State: queue.Faulty, Hold: hold("unreachable", queue.OutcomeReport{}), Mailbox: queue.Everything}, "No mail goes. It was refused: unreachable.", "", ""},
 	} {
 		test.health.Since = since
-		h := healthOf(test.provider, &test.health, settings)
+		h := healthOf(test.provider, &test.health, adviser{settings: settings})
 		if h.State != string(test.health.State) || !strings.HasPrefix(h.Summary, test.summary) || strings.Contains(h.Summary, "..") || h.Mailbox != test.mailbox || h.Held != test.health.Held || h.Mailboxes != test.health.Mailboxes ||
 			h.Paused != test.health.Paused || (h.Pause != nil) != (test.health.Pause != nil) || h.Pause != nil && strings.Contains(h.Summary, mailGoes) ||
 			!h.Since.Equal(since) || h.Since.Location() != time.UTC || (h.Fault != nil) != (test.health.Hold != nil) || h.Workers == nil {

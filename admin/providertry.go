@@ -267,16 +267,11 @@ func (h *handler) endTest(ctx context.Context, s *queue.MessageStatus, last *que
 	case err != nil && !errors.Is(err, queue.ErrTooLate):
 		return nil, err
 	case last != nil:
-		active, err := h.queue.Provider(ctx)
+		with, err := h.adviser(ctx)
 		if err != nil {
 			return nil, err
 		}
-		shown, _ := provider.ParseShown(active.Shown)
-		var settings *provider.Settings
-		if shown != nil {
-			settings = &shown.Settings
-		}
-		out.State, out.Fault = "failed", faultOf(settings, reported(*last))
+		out.State, out.Fault = "failed", faultOf(with.settings, reported(*last))
 		out.Fault.Postroom = ""
 		out.Summary = "The mail was not delivered, and is not tried again. " + out.Fault.Happened
 	case err != nil:

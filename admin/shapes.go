@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
-	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -56,6 +55,8 @@ type MessageStatus struct {
 	State   queue.State `json:"state" enum:"queued,sending,delivered,failed,cancelled,expired" doc:"Where it is in its life. Delivered: the provider took responsibility for every recipient; a bounce may still follow. Failed: at least one recipient will not get it unless somebody does something."`
 	// WaitsFor is a sentence for people; empty unless the message is queued.
 	WaitsFor string `json:"waits_for,omitempty" doc:"Why it waits, as a sentence for people; only if it is queued."`
+	// Hold is nil if it waits for anything else.
+	Hold *Silence `json:"hold,omitempty" doc:"The hold that it waits for: the refusal that led to it, which another message can have met, and what to do about it; left out if it waits for anything else."`
 	// Expected is zero, and Ahead 0, if the message does not wait or nobody knows.
 	Expected time.Time `json:"expected,omitzero" doc:"Roughly when it goes; left out if nobody knows, or if it expires before."`
 	Ahead    int       `json:"ahead,omitempty" doc:"Roughly how many messages of the same mailbox go first; left out: none, or it does not wait for its turn."`
@@ -96,6 +97,7 @@ type Attempt struct {
 	Begun    time.Time `json:"begun" doc:"When it began."`
 	Seconds  float64   `json:"duration_seconds" doc:"How long it took."`
 	Worker   string    `json:"worker" doc:"The worker that made it."`
+	Former   bool      `json:"former,omitempty" doc:"It was made with settings of the provider that have been replaced since."`
 	Outcomes []Outcome `json:"outcomes" nullable:"false" doc:"What it came to, once for all recipients who share it."`
 }
 
@@ -120,6 +122,8 @@ type Advice struct {
 	Postroom string `json:"postroom" doc:"What Postroom does about it by itself."`
 	// Remedy is empty if there is nothing to do.
 	Remedy string `json:"remedy,omitempty" doc:"What people can do about it; left out if there is nothing to do."`
+	// Field is empty if none is to blame, or the settings that it met are no longer the active ones.
+	Field string `json:"field,omitempty" doc:"The field of the provider's settings that is most likely wrong, as a JSON pointer; left out if none is to blame, or they have been replaced since."`
 }
 
 // BatchStatus is what is known of a batch.
@@ -138,6 +142,8 @@ type BatchStatus struct {
 	Cancelled bool `json:"cancelled" doc:"Whether it has been cancelled: what is still open, and not being sent, ends too."`
 	// WaitsFor is a sentence for people; empty if none of its messages waits for its turn.
 	WaitsFor string `json:"waits_for,omitempty" doc:"Why its last message waits, as a sentence for people; left out if none waits for its turn."`
+	// Hold is nil if its last message waits for anything else.
+	Hold *Silence `json:"hold,omitempty" doc:"The hold that its last message waits for, with the refusal that led to it and what to do about it; left out if it waits for anything else."`
 	// Through is zero if nobody knows.
 	Through  time.Time         `json:"through,omitzero" doc:"A forecast of when its last message goes; left out if nobody knows, or if it expires before."`
 	Metadata map[string]string `json:"metadata,omitempty" doc:"What the producer gave with it."`
@@ -152,22 +158,23 @@ type BatchCounts struct {
 	Expired   int `json:"expired" doc:"Ended because expires_at passed."`
 }
 
-func messageStatus(s *queue.MessageStatus, o *queue.Outlook) MessageStatus {
+func messageStatus(s *queue.MessageStatus, o *queue.Outlook, with adviser) MessageStatus {
+	with.message = s.ID
 	m := MessageStatus{
 		ID: s.ID, BatchID: s.BatchID, Kind: s.Kind, State: s.State, WaitsFor: waitsFor(s, o), Accepted: s.Accepted, Due: s.Due, ExpiresAt: s.ExpiresAt,
 		Finished: s.Finished, Requeued: s.Requeued, Counted: s.Attempts, Metadata: s.Metadata,
 		Attempts: make([]Attempt, len(s.History)), Recipients: make([]RecipientStatus, len(s.Recipients)),
 	}
 	if o != nil {
-		m.Expected, m.Ahead = utc(o.Expected), o.Ahead
+		m.Expected, m.Ahead, m.Hold = utc(o.Expected), o.Ahead, with.holdOf(o)
 	}
 	if s.State == queue.Delivered {
 		m.Note = "The provider took responsibility for it; a bounce may still follow."
 	}
 	for i, a := range s.History {
-		m.Attempts[i] = Attempt{Begun: a.Begun, Seconds: a.Duration.Seconds(), Worker: a.Worker, Outcomes: make([]Outcome, len(a.Outcomes))}
+		m.Attempts[i] = Attempt{Begun: a.Begun, Seconds: a.Duration.Seconds(), Worker: a.Worker, Former: with.former(a.Begun), Outcomes: make([]Outcome, len(a.Outcomes))}
 		for j, o := range a.Outcomes {
-			m.Attempts[i].Outcomes[j] = outcomeOf(o)
+			m.Attempts[i].Outcomes[j] = with.outcome(o, a.Begun)
 		}
 	}
 	for i, r := range s.Recipients {
@@ -184,11 +191,11 @@ func messageStatus(s *queue.MessageStatus, o *queue.Outlook) MessageStatus {
 	return m
 }
 
-func batchStatus(s *queue.BatchStatus, o *queue.Outlook) BatchStatus {
+func batchStatus(s *queue.BatchStatus, o *queue.Outlook, with adviser) BatchStatus {
 	b := BatchStatus{
 		ID: s.ID, Kind: s.Kind, Mailbox: s.Mailbox, Accepted: s.Accepted, SendAt: s.SendAt, ExpiresAt: s.ExpiresAt, Total: s.Total, Cancelled: s.Cancel, Metadata: s.Metadata,
 		Counts:   BatchCounts{Open: s.Open, Delivered: s.Delivered, Failed: s.Failed, Cancelled: s.Cancelled, Expired: s.Expired},
-		WaitsFor: batchWaitsFor(o),
+		WaitsFor: batchWaitsFor(o), Hold: with.holdOf(o),
 	}
 	if o != nil {
 		b.Through = utc(o.Expected)
@@ -197,24 +204,4 @@ func batchStatus(s *queue.BatchStatus, o *queue.Outlook) BatchStatus {
 		b.Progress = float64(s.Total-s.Open) / float64(s.Total)
 	}
 	return b
-}
-
-// outcomeOf is what the API shows of an outcome.
-func outcomeOf(o queue.OutcomeReport) Outcome {
-	return Outcome{
-		Recipients: o.Recipients, Class: o.Class, Scope: o.Scope, Cause: o.Cause, Step: o.Step, Code: o.Code, Enhanced: o.Enhanced, Reply: o.Reply,
-		Advice: adviceOn(o),
-	}
-}
-
-// adviceOn says what an outcome means; nil if it was delivered. Of a class that this program does not know nothing is true for
-// sure.
-func adviceOn(o queue.OutcomeReport) *Advice {
-	class, err := mail.ParseClass(o.Class)
-	if err != nil || class == mail.Delivered {
-		return nil
-	}
-	scope, _ := mail.ParseScope(o.Scope) // of none: it reached no further than the message
-	a := Advice(provider.Advise(mail.Outcome{Class: class, Scope: scope, Cause: mail.Cause(o.Cause), Step: o.Step, Code: o.Code, Enhanced: o.Enhanced}))
-	return &a
 }

@@ -20,7 +20,7 @@ func TestAStatusHasTheAttemptsAndCountsRecipients(t *testing.T) {
 	m := messageStatus(&queue.MessageStatus{
 		State: queue.Delivered, Attempts: 2, History: attempt("temporary", "delivered"),
 		Recipients: []queue.RecipientStatus{{State: "delivered"}, {State: "delivered"}, {State: "refused"}, {State: "pending"}},
-	}, nil)
+	}, nil, adviser{})
 	if m.Counts != (RecipientCounts{Pending: 1, Delivered: 2, Refused: 1}) || m.Counted != 2 || !strings.Contains(m.Note, "bounce") {
 		t.Errorf("%+v", m)
 	}
@@ -49,7 +49,7 @@ func TestAdviceGoesByWhatTheHistoryHas(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			v.outcome.Reply = "550 ada@example.org"
-			a := outcomeOf(v.outcome).Advice
+			a := adviser{}.outcome(v.outcome, time.Time{}).Advice
 			if a == nil || !strings.Contains(a.Happened, v.happened) || !strings.Contains(a.Postroom, v.postroom) || !strings.Contains(a.Remedy, v.remedy) {
 				t.Fatalf("%+v", a)
 			}
@@ -59,7 +59,7 @@ func TestAdviceGoesByWhatTheHistoryHas(t *testing.T) {
 		})
 	}
 	for _, class := range []string{"delivered", "of_a_newer_program", ""} {
-		if a := outcomeOf(queue.OutcomeReport{Class: class, Reply: "250 fine"}).Advice; a != nil {
+		if a := (adviser{}).outcome(queue.OutcomeReport{Class: class, Reply: "250 fine"}, time.Time{}).Advice; a != nil {
 			t.Errorf("%q: %+v", class, a)
 		}
 	}

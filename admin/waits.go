@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/postroom/postroom/mail"
+	"github.com/postroom/postroom/provider"
 	"github.com/postroom/postroom/queue"
 )
 
@@ -24,8 +25,6 @@ func waitsBy(class string, o *queue.Outlook) string {
 	switch {
 	case o.Wait == queue.WaitsForTime:
 		return waitsForTime(class, o.Until)
-	case o.Wait == queue.WaitsForHold && class == mail.Configuration.String() && o.Silence.Reason == class:
-		return in + " The reply of the last attempt says what is wrong." + ahead(o.Ahead, "")
 	case in != "":
 		return in + ahead(o.Ahead, "")
 	case missing(o) != "":
@@ -126,7 +125,7 @@ func obstacle(o *queue.Outlook) string {
 		if o.Silence.Trying {
 			until = "while one message is being tried"
 		}
-		return fmt.Sprintf("%s is held %s: %s.", mailOf(o), until, holdWords(o.Silence.Reason)) + idle(o)
+		return fmt.Sprintf("%s is held %s: %s.%s", mailOf(o), until, holdWords(o.Silence.Reason), ledTo(o.Silence)) + idle(o)
 	case queue.WaitsForLimit:
 		if o.Until.IsZero() {
 			return fmt.Sprintf("The limit of %s is used up by what is being sent.", limitWords(string(o.Limit)))
@@ -165,6 +164,19 @@ func holdWords(reason string) string {
 		return "the provider can't be reached"
 	}
 	return reason
+}
+
+// ledTo says what led to a hold, in a sentence with a space before it; "" if that says no more than its reason.
+func ledTo(s *queue.Silence) string {
+	o := &s.Last
+	if o.Class == "" || o.Class == mail.Throttled.String() && o.Cause == "" {
+		return ""
+	}
+	text := " " + strings.TrimSuffix(provider.Advise(reported(*o)).Happened, ".")
+	if o.Code != 0 {
+		text += " (" + strings.TrimSpace(fmt.Sprintf("%d %s", o.Code, o.Enhanced)) + ")"
+	}
+	return text + "."
 }
 
 // limitWords say what a limit counts.

@@ -22,6 +22,10 @@ func TestWhatAMessageWaitsFor(t *testing.T) {
 	hold := func(reason string, all bool) *queue.Outlook {
 		return &queue.Outlook{Wait: queue.WaitsForHold, Key: "own@example.com", Silence: &queue.Silence{Reason: reason, All: all}, Until: at, Ahead: 1}
 	}
+	led := func(o *queue.Outlook, last queue.OutcomeReport) *queue.Outlook {
+		o.Silence.Last = last
+		return o
+	}
 	pause := func(by string, all bool) *queue.Outlook {
 		return &queue.Outlook{Wait: queue.WaitsForPause, Key: "own@example.com", Silence: &queue.Silence{Reason: "new list", By: by, All: all}, Until: at}
 	}
@@ -42,18 +46,23 @@ func TestWhatAMessageWaitsFor(t *testing.T) {
 		"a retry":             {queue.Queued, attempt("temporary"), due, "The last attempt came to temporary: it is tried again from 2030-01-02T03:04:05Z."},
 		"some were delivered": {queue.Queued, attempt("delivered", "permanent", "temporary"), due, "The last attempt came to temporary: it is tried again from 2030-01-02T03:04:05Z."},
 
-		"its turn":        {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForTurn, Ahead: 7}, "It waits for its turn: about 7 messages go first."},
-		"one before it":   {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForTurn, Ahead: 1}, "It waits for its turn: about 1 message goes first."},
-		"the next":        {queue.Queued, nil, turn, "It waits for its turn, which comes next."},
-		"a retry's turn":  {queue.Queued, attempt("unknown"), turn, "It waits for its turn to be tried again, which comes next."},
-		"no provider":     {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForProvider}, "It waits until a provider is active: there is none."},
-		"a pause":         {queue.Queued, nil, pause("ops", false), `Mail of own@example.com is paused until 2030-01-02T03:04:05Z by ops: "new list".`},
-		"pause of all":    {queue.Queued, attempt("unknown"), pause("", true), `All mail is paused until 2030-01-02T03:04:05Z: "new list".`},
-		"slowing down":    {queue.Queued, attempt("throttled"), hold("throttled", false), "Mail of own@example.com is held until 2030-01-02T03:04:05Z, when one message is tried: the provider asked us to slow down. About 1 message goes first."},
-		"being tried":     {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForHold, Key: "own@example.com", Silence: &queue.Silence{Reason: "throttled", Trying: true}, Until: at}, "Mail of own@example.com is held while one message is being tried: the provider asked us to slow down."},
-		"out of reach":    {queue.Queued, nil, hold("unreachable", true), "All mail is held until 2030-01-02T03:04:05Z, when one message is tried: the provider can't be reached. About 1 message goes first."},
-		"settings":        {queue.Queued, nil, hold("configuration", false), "Mail of own@example.com is held until 2030-01-02T03:04:05Z, when one message is tried: the provider's settings, or its mailbox, have to be put right. About 1 message goes first."},
-		"its own fault":   {queue.Queued, attempt("configuration"), hold("configuration", false), "Mail of own@example.com is held until 2030-01-02T03:04:05Z, when one message is tried: the provider's settings, or its mailbox, have to be put right. The reply of the last attempt says what is wrong. About 1 message goes first."},
+		"its turn":       {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForTurn, Ahead: 7}, "It waits for its turn: about 7 messages go first."},
+		"one before it":  {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForTurn, Ahead: 1}, "It waits for its turn: about 1 message goes first."},
+		"the next":       {queue.Queued, nil, turn, "It waits for its turn, which comes next."},
+		"a retry's turn": {queue.Queued, attempt("unknown"), turn, "It waits for its turn to be tried again, which comes next."},
+		"no provider":    {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForProvider}, "It waits until a provider is active: there is none."},
+		"a pause":        {queue.Queued, nil, pause("ops", false), `Mail of own@example.com is paused until 2030-01-02T03:04:05Z by ops: "new list".`},
+		"pause of all":   {queue.Queued, attempt("unknown"), pause("", true), `All mail is paused until 2030-01-02T03:04:05Z: "new list".`},
+		"slowing down":   {queue.Queued, attempt("throttled"), hold("throttled", false), "Mail of own@example.com is held until 2030-01-02T03:04:05Z, when one message is tried: the provider asked us to slow down. About 1 message goes first."},
+		"being tried":    {queue.Queued, nil, &queue.Outlook{Wait: queue.WaitsForHold, Key: "own@example.com", Silence: &queue.Silence{Reason: "throttled", Trying: true}, Until: at}, "Mail of own@example.com is held while one message is being tried: the provider asked us to slow down."},
+		"out of reach":   {queue.Queued, nil, hold("unreachable", true), "All mail is held until 2030-01-02T03:04:05Z, when one message is tried: the provider can't be reached. About 1 message goes first."},
+		"settings":       {queue.Queued, nil, hold("configuration", false), "Mail of own@example.com is held until 2030-01-02T03:04:05Z, when one message is tried: the provider's settings, or its mailbox, have to be put right. About 1 message goes first."},
+		"what led to it": {queue.Queued, attempt("configuration"), led(hold("configuration", true), queue.OutcomeReport{Class: "configuration", Scope: "provider", Cause: "credentials", Step: "auth", Code: 535, Enhanced: "5.7.8"}),
+			"All mail is held until 2030-01-02T03:04:05Z, when one message is tried: the provider's settings, or its mailbox, have to be put right. The provider refused the user name or the password (535 5.7.8). About 1 message goes first."},
+		"no connection": {queue.Queued, nil, led(hold("unreachable", true), queue.OutcomeReport{Class: "temporary", Scope: "provider", Step: "dial"}),
+			"All mail is held until 2030-01-02T03:04:05Z, when one message is tried: the provider can't be reached. Postroom could not connect to the mail server. About 1 message goes first."},
+		"slowing down, again": {queue.Queued, nil, led(hold("throttled", true), queue.OutcomeReport{Class: "throttled", Step: "mail", Code: 421}),
+			"All mail is held until 2030-01-02T03:04:05Z, when one message is tried: the provider asked us to slow down. About 1 message goes first."},
 		"another's fault": {queue.Queued, attempt("configuration"), hold("unreachable", false), "Mail of own@example.com is held until 2030-01-02T03:04:05Z, when one message is tried: the provider can't be reached. About 1 message goes first."},
 		"a limit":         {queue.Queued, nil, limit(throttle.Messages, at), "The limit of messages is used up until 2030-01-02T03:04:05Z. About 24 messages go first."},
 		"a limit, open":   {queue.Queued, nil, limit(throttle.UploadBytes, time.Time{}), "The limit of bytes uploaded is used up by what is being sent. About 24 messages go first."},
@@ -77,7 +86,7 @@ func TestWhatAMessageWaitsFor(t *testing.T) {
 		if test.outlook != nil && test.outlook.Workers == (queue.Workforce{}) && !strings.HasPrefix(name, "no worker") {
 			test.outlook.Workers = one
 		}
-		if got := messageStatus(&queue.MessageStatus{State: test.state, History: test.history}, test.outlook).WaitsFor; got != test.want {
+		if got := messageStatus(&queue.MessageStatus{State: test.state, History: test.history}, test.outlook, adviser{}).WaitsFor; got != test.want {
 			t.Errorf("%s:\ngot  %q\nwant %q", name, got, test.want)
 		}
 	}
@@ -99,7 +108,7 @@ func TestWhatABatchWaitsFor(t *testing.T) {
 		{&queue.Outlook{Wait: queue.WaitsForWorker, Own: 24}, "Its last message waits until a worker runs: there is none."},
 		{&queue.Outlook{Wait: queue.WaitsForProvider}, "Its last message waits until a provider is active: there is none."},
 	} {
-		if got := batchStatus(&queue.BatchStatus{Open: 1}, test.outlook).WaitsFor; got != test.want {
+		if got := batchStatus(&queue.BatchStatus{Open: 1}, test.outlook, adviser{}).WaitsFor; got != test.want {
 			t.Errorf("got %q, want %q", got, test.want)
 		}
 	}
@@ -108,19 +117,19 @@ func TestWhatABatchWaitsFor(t *testing.T) {
 func TestAStatusSaysRoughlyWhenItGoes(t *testing.T) {
 	local := at.In(time.FixedZone("east", 3600))
 	o := &queue.Outlook{Wait: queue.WaitsForTurn, Ahead: 24, Expected: local}
-	if m := messageStatus(&queue.MessageStatus{State: queue.Queued}, o); m.Expected != at || m.Ahead != 24 {
+	if m := messageStatus(&queue.MessageStatus{State: queue.Queued}, o, adviser{}); m.Expected != at || m.Ahead != 24 {
 		t.Errorf("message: %v, %d", m.Expected, m.Ahead)
 	}
-	if b := batchStatus(&queue.BatchStatus{Open: 25}, o); b.Through != at {
+	if b := batchStatus(&queue.BatchStatus{Open: 25}, o, adviser{}); b.Through != at {
 		t.Errorf("batch: %v", b.Through)
 	}
-	if m := messageStatus(&queue.MessageStatus{State: queue.Queued, ExpiresAt: at}, o); m.ExpiresAt != at {
+	if m := messageStatus(&queue.MessageStatus{State: queue.Queued, ExpiresAt: at}, o, adviser{}); m.ExpiresAt != at {
 		t.Errorf("a message expires at %v", m.ExpiresAt)
 	}
-	if b := batchStatus(&queue.BatchStatus{Open: 25, ExpiresAt: at}, o); b.ExpiresAt != at {
+	if b := batchStatus(&queue.BatchStatus{Open: 25, ExpiresAt: at}, o, adviser{}); b.ExpiresAt != at {
 		t.Errorf("a batch expires at %v", b.ExpiresAt)
 	}
-	if m := messageStatus(&queue.MessageStatus{State: queue.Queued}, &queue.Outlook{}); !m.Expected.IsZero() {
+	if m := messageStatus(&queue.MessageStatus{State: queue.Queued}, &queue.Outlook{}, adviser{}); !m.Expected.IsZero() {
 		t.Errorf("nobody knows, but %v", m.Expected)
 	}
 }
@@ -157,7 +166,7 @@ func TestWhetherMailOfAMailboxFlows(t *testing.T) {
 		if test.mailbox.Workers == (queue.Workforce{}) && name != "no worker" {
 			test.mailbox.Workers = one
 		}
-		if m := mailboxOf(&test.mailbox); m.State != test.state || m.Summary != test.want {
+		if m := mailboxOf(&test.mailbox, adviser{}); m.State != test.state || m.Summary != test.want {
 			t.Errorf("%s: %s\ngot  %q\nwant %q", name, m.State, m.Summary, test.want)
 		}
 	}
@@ -169,7 +178,7 @@ func TestAMailboxHasItsLimitsHoldAndPause(t *testing.T) {
 		Hold:    &queue.Silence{Reason: "unreachable", Since: at, Until: at.Add(time.Minute), Refusals: 4},
 		Pause:   &queue.Silence{Reason: "new list", By: "ops", Since: at, Until: at.Add(time.Hour), All: true},
 		Limits:  []queue.LimitUse{used("messages", 15, false, at), used("upload_bytes", 30, true, time.Time{})},
-	})
+	}, adviser{})
 	if m.Address != "own@example.com" || m.Units != 1 || m.Concurrency != 2 || m.Workers != 3 || m.Next != at || m.Through != at.Add(time.Hour) || m.Binding != "messages" {
 		t.Errorf("%+v", m)
 	}
@@ -185,10 +194,10 @@ func TestAMailboxHasItsLimitsHoldAndPause(t *testing.T) {
 	if len(m.Limits) != 2 || m.Limits[0] != (Limit{"messages", "mailbox", 30, 90, 15, 0.5, at}) || m.Limits[1] != (Limit{"upload_bytes", "provider", 30, 90, 30, 1, time.Time{}}) {
 		t.Errorf("limits %+v", m.Limits)
 	}
-	if m := mailboxOf(&queue.Mailbox{Through: at}); m.Binding != "concurrency" || m.Hold != nil || m.Pause != nil || m.Limits == nil {
+	if m := mailboxOf(&queue.Mailbox{Through: at}, adviser{}); m.Binding != "concurrency" || m.Hold != nil || m.Pause != nil || m.Limits == nil {
 		t.Errorf("%+v", m)
 	}
-	if m := mailboxOf(&queue.Mailbox{}); m.Binding != "" || !m.Through.IsZero() {
+	if m := mailboxOf(&queue.Mailbox{}, adviser{}); m.Binding != "" || !m.Through.IsZero() {
 		t.Errorf("no forecast, but %+v", m)
 	}
 	if strings.Contains(summary(&queue.Mailbox{}), "0001") {

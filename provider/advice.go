@@ -15,6 +15,8 @@ type Advice struct {
 	Postroom string `json:"postroom"`
 	// Remedy is what people can do; empty if there is nothing to do.
 	Remedy string `json:"remedy"`
+	// Field is that of Blame; empty without settings.
+	Field string `json:"field,omitempty"`
 }
 
 // meaning is the part of an Advice that does not follow from the class.
@@ -31,6 +33,33 @@ func Advise(o mail.Outcome) Advice {
 		m = meaningOf(o)
 	}
 	return Advice{Happened: m.happened, Postroom: does(o), Remedy: m.remedy}
+}
+
+// Advise says the same of what mail met with s, and names what of s is to blame; nil stands for settings that are not known. It goes by
+// nothing that is kept of one place and not of another, such as the provider's words: what it says is the same wherever it is told.
+func (s *Settings) Advise(o mail.Outcome) Advice {
+	o.Reply = ""
+	a := Advise(o)
+	if s == nil {
+		return a
+	}
+	b := s.Blame(o)
+	a.Field = b.Field
+	if b.Remedy != a.Remedy {
+		a.Remedy = b.Remedy + afterwards(o.Class)
+	}
+	return a
+}
+
+// afterwards says how mail goes on that met a class, once settings, or something else, have been put right.
+func afterwards(c mail.Class) string {
+	switch c {
+	case mail.Configuration:
+		return howToChange + " Once anything else is put right, `postroom mailbox resume ADDRESS` goes on at once."
+	case mail.Permanent:
+		return requeue
+	}
+	return ""
 }
 
 // smtpSteps are those of a connection to a mail server; all others are of HTTP.

@@ -25,6 +25,9 @@ func writeAdvice(b *strings.Builder, before []admin.Outcome, a *admin.Advice, wi
 		b.WriteString("    the same as above\n")
 		return
 	}
+	if a.Field != "" {
+		fmt.Fprintf(b, "    %-10s%s\n", "field", plain(settingName(a.Field)))
+	}
 	for _, part := range []struct{ name, text string }{{"happened", a.Happened}, {"Postroom", a.Postroom}, {"you", a.Remedy}} {
 		indent := fmt.Sprintf("    %-10s", part.name)
 		for _, line := range wrapped(plain(part.text), width-len(indent)) {
@@ -32,6 +35,18 @@ func writeAdvice(b *strings.Builder, before []admin.Outcome, a *admin.Advice, wi
 			indent = strings.Repeat(" ", len(indent))
 		}
 	}
+}
+
+// writeRefusal says which refusal led to a hold, and what it means.
+func writeRefusal(w io.Writer, hold *admin.Silence) error {
+	if hold == nil || hold.Last == nil || hold.Last.Advice == nil {
+		return nil
+	}
+	var b strings.Builder
+	b.WriteString("\nThe refusal that led to the hold (" + plain(outcomeReply(*hold.Last)) + "):\n")
+	writeAdvice(&b, nil, hold.Last.Advice, textWidth(w))
+	_, err := io.WriteString(w, b.String())
+	return err
 }
 
 // textWidth is how wide text for people is to be: easy to read, and no wider than a terminal.

@@ -80,9 +80,13 @@ func showBatch(w io.Writer, b *admin.BatchStatus) error {
 	t.line("send at", instantText(b.SendAt))
 	t.line("expires", instantText(b.ExpiresAt))
 	if b.Cancelled {
-		t.line("cancelled", "yes: what is still open, and not being sent, ends too")
+		cancelled := "yes"
+		if b.Counts.Open > 0 {
+			cancelled += ": what is still open, and not being sent, ends too"
+		}
+		t.line("cancelled", cancelled)
 	}
-	t.line("progress", fmt.Sprintf("%.1f %% of %s messages", 100*b.Progress, thousands(b.Total)))
+	t.line("progress", progressText(b))
 	t.line("why it waits", b.WaitsFor)
 	t.line("through", aroundText(b.Through))
 	for _, key := range slices.Sorted(maps.Keys(b.Metadata)) {
@@ -99,7 +103,18 @@ func showBatch(w io.Writer, b *admin.BatchStatus) error {
 	if b.Counts.Failed > 0 {
 		fmt.Fprintf(t, "\n%s\n", whoFailed(b.ID))
 	}
-	return t.Flush()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	return writeRefusal(w, b.Hold)
+}
+
+// progressText says how much of a batch has ended; of one message a share tells nothing.
+func progressText(b *admin.BatchStatus) string {
+	if b.Total == 1 {
+		return fmt.Sprintf("%d of 1 message", 1-b.Counts.Open)
+	}
+	return fmt.Sprintf("%.1f %% of %s messages", 100*b.Progress, thousands(b.Total))
 }
 
 // whoFailed says how to find out which of a batch's messages failed.

@@ -32,14 +32,14 @@ func (s *server) followLogLevel(ctx context.Context) {
 	s.level.Set(own)
 }
 
-const aboutLogs = `The level is for every process of the installation, takes effect within seconds, and ends by itself. The token's role must be
-operator or admin.`
+const aboutLogs = `The level is for every process of the installation, takes effect within seconds, and ends by itself. The token's
+role must be operator or admin.`
 
 func newLogCommand() *cobra.Command {
 	return group(&cobra.Command{
 		Use:   "log",
 		Short: "Have all processes log more, or less, for a time",
-		Long:  "Have all processes log more, or less, for a time, without a restart. " + aboutLogs,
+		Long:  "Have all processes log more, or less, for a time, without a restart.\n\n" + aboutLogs,
 	}, newLogShowCommand(), newLogSetCommand(), newLogResetCommand())
 }
 
@@ -47,7 +47,7 @@ func newLogShowCommand() *cobra.Command {
 	var n connection
 	c := &cobra.Command{
 		Use: "show", Short: "Show what all processes log, until when and who asked for it",
-		Long:    "Show what all processes log, until when and who asked for it. " + aboutLogs,
+		Long:    "Show what all processes log, until when and who asked for it.\n\n" + aboutLogs,
 		Example: "  postroom log show",
 		Args:    arguments(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -68,7 +68,7 @@ func newLogSetCommand() *cobra.Command {
 	levels := []string{"debug", "info", "warn", "error"}
 	c := &cobra.Command{
 		Use: "set LEVEL", Short: "Have all processes log at a level for a time",
-		Long:      "Have all processes log at a level for a time: debug, info, warn or error. " + aboutLogs,
+		Long:      "Have all processes log at a level for a time: debug, info, warn or error.\n\n" + aboutLogs,
 		Example:   "  postroom log set debug --for 15m\n  postroom log reset",
 		Args:      arguments("LEVEL"),
 		ValidArgs: levels,
@@ -96,7 +96,7 @@ func newLogResetCommand() *cobra.Command {
 	var n connection
 	c := &cobra.Command{
 		Use: "reset", Short: "Let each process log at its own level again",
-		Long:    "Let each process log at the level of its configuration again. " + aboutLogs,
+		Long:    "Let each process log at the level of its configuration again.\n\n" + aboutLogs,
 		Example: "  postroom log reset",
 		Args:    arguments(),
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -143,16 +143,11 @@ func showMailbox(w io.Writer, m *admin.Mailbox, now time.Time) error {
 	t.line("units", fmt.Sprintf("%d of %d in use", m.Units, m.Concurrency))
 	t.line("next at", instantText(m.Next))
 	t.line("through", throughText(m, now))
-	if m.Hold != nil && m.Hold.Last != nil && m.Hold.Last.Advice != nil {
-		if err := t.Flush(); err != nil {
-			return err
-		}
-		var b strings.Builder
-		b.WriteString("\nThe refusal that led to the hold (" + plain(outcomeReply(*m.Hold.Last)) + "):\n")
-		writeAdvice(&b, nil, m.Hold.Last.Advice, textWidth(w))
-		if _, err := io.WriteString(w, b.String()); err != nil {
-			return err
-		}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if err := writeRefusal(w, m.Hold); err != nil {
+		return err
 	}
 	switch {
 	case m.Account != "":

@@ -28,7 +28,8 @@ func newMessageShowCommand() *cobra.Command {
 		Use:   "show ID",
 		Short: "Show a message's state, recipients and attempts",
 		Long: `Show what became of a message: its state, why it waits and roughly when it goes, each recipient, and the last attempts with
-the provider's own words. Of the last one it says what happened, what Postroom does about it, and what you can do.
+the provider's own words. Of the last one, and of the refusal that holds its mailbox, it says what happened, what Postroom does
+about it, and what you can do.
 
 Delivered means that the provider took responsibility; a bounce may still follow.`,
 		Example: `  postroom message show 01JZ3Q8Y6M2V7T4K9RBC5XWDHE
@@ -177,6 +178,9 @@ func showMessage(w io.Writer, m *admin.MessageStatus) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
+	if err := writeRefusal(w, m.Hold); err != nil {
+		return err
+	}
 	return showAttempts(w, m)
 }
 
@@ -189,7 +193,11 @@ func recipientName(m *admin.MessageStatus, i int) string {
 
 func showAttempts(w io.Writer, m *admin.MessageStatus) error {
 	if len(m.Attempts) == 0 {
-		_, err := fmt.Fprintln(w, "\nNo attempt has ended yet.")
+		none := "No attempt has ended yet."
+		if m.State == queue.Cancelled || m.State == queue.Expired {
+			none = "It was never tried."
+		}
+		_, err := fmt.Fprintln(w, "\n"+none)
 		return err
 	}
 	var b strings.Builder
@@ -197,6 +205,9 @@ func showAttempts(w io.Writer, m *admin.MessageStatus) error {
 	for i, a := range m.Attempts {
 		took := time.Duration(a.Seconds * float64(time.Second)).Round(time.Millisecond)
 		fmt.Fprintf(&b, "\n%s, %s, worker %s\n", instantText(a.Begun), took, plain(a.Worker))
+		if a.Former && advisable(m.State) {
+			b.WriteString("  with settings of the provider that have been replaced since\n")
+		}
 		for j, o := range a.Outcomes {
 			fmt.Fprintf(&b, "  %s\n", plain(classWords(o.Class)))
 			if len(o.Recipients) > 0 {
@@ -206,7 +217,13 @@ func showAttempts(w io.Writer, m *admin.MessageStatus) error {
 				fmt.Fprintf(&b, "    %s\n", plain(said))
 			}
 			if i == len(m.Attempts)-1 && advisable(m.State) {
-				writeAdvice(&b, a.Outcomes[:j], o.Advice, textWidth(w))
+				before := a.Outcomes[:j]
+				if m.Hold != nil && m.Hold.Last != nil {
+					before = append([]admin.Outcome{*m.Hold.Last}, before...)
+				}
+				if !a.Former || o.Scope == "recipient" || o.Scope == "message" {
+					writeAdvice(&b, before, o.Advice, textWidth(w))
+				}
 			}
 		}
 	}

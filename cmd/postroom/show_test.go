@@ -99,6 +99,36 @@ func TestMessageShowAdvises(t *testing.T) {
 	}
 }
 
+// What holds a message now is told first; what it met with other settings is told as that, and nobody is sent to mend those.
+func TestMessageShowTellsWhatHoldsIt(t *testing.T) {
+	now := admin.Outcome{Class: "configuration", Scope: "provider", Step: "auth", Code: 535, Enhanced: "5.7.8",
+		Advice: &admin.Advice{Field: "/smtp/auth/password", Happened: "The login was refused.", Postroom: "All mail waits.", Remedy: "Check it."}}
+	m := admin.MessageStatus{ID: "ID1", State: queue.Queued, WaitsFor: "All mail is held.", Hold: &admin.Silence{Reason: "configuration", Last: &now},
+		Attempts: []admin.Attempt{{Begun: begun, Worker: "w1", Former: true, Outcomes: []admin.Outcome{{Class: "configuration", Scope: "provider", Step: "tls", Reply: "no STARTTLS",
+			Advice: &admin.Advice{Happened: "It does not encrypt.", Postroom: "All mail waits.", Remedy: "Use tls."}}}}}}
+	startFake(t, func(w http.ResponseWriter, _ *http.Request) { _ = printJSON(w, m) })
+	const held = "\nThe refusal that led to the hold (auth: 535 5.7.8):\n    field     smtp.auth.password (--password-file)\n    happened  The login was refused.\n"
+	r := postroom(t, "", "message", "show", "ID1")
+	r.want(t, 0, held, "worker w1\n  with settings of the provider that have been replaced since\n", "    tls: no STARTTLS\n")
+	if strings.Contains(r.stdout, "Use tls.") {
+		t.Errorf("it sends people to settings that are gone: %s", r.stdout)
+	}
+	m.Attempts[0].Former, m.Attempts[0].Outcomes[0] = false, now
+	if r := postroom(t, "", "message", "show", "ID1"); strings.Count(r.stdout, "The login was refused.") != 1 || !strings.Contains(r.stdout, "the same as above") || strings.Contains(r.stdout, "replaced since") {
+		t.Errorf("got %s", r.stdout)
+	}
+	m.Attempts = nil
+	postroom(t, "", "message", "show", "ID1").want(t, 0, held, "No attempt has ended yet.")
+	m.State, m.Hold = queue.Expired, nil
+	postroom(t, "", "message", "show", "ID1").want(t, 0, "It was never tried.")
+}
+
+func TestBatchShowTellsWhatHoldsIt(t *testing.T) {
+	b := admin.BatchStatus{ID: "B1", Total: 1, Counts: admin.BatchCounts{Open: 1}, Cancelled: true, Hold: &admin.Silence{Last: &admin.Outcome{Step: "dial", Advice: &admin.Advice{Happened: "Nobody answers."}}}}
+	startFake(t, func(w http.ResponseWriter, _ *http.Request) { _ = printJSON(w, b) })
+	postroom(t, "", "batch", "show", "B1").want(t, 0, "progress   0 of 1 message\n", "ends too", "The refusal that led to the hold (dial):\n    happened  Nobody answers.\n")
+}
+
 func TestWrapped(t *testing.T) {
 	for _, test := range []struct {
 		in    string
@@ -214,7 +244,7 @@ func TestBatchShowAndCancel(t *testing.T) {
 	if err := json.Unmarshal([]byte(r.stdout), &b); err != nil || !b.Cancelled || b.Counts.Cancelled != 2 {
 		t.Errorf("got %q, %v", r.stdout, err)
 	}
-	postroom(t, "", "batch", "show", receipt.ID).want(t, 0, "100.0 % of 2 messages", "what is still open")
+	postroom(t, "", "batch", "show", receipt.ID).want(t, 0, "100.0 % of 2 messages", "cancelled  yes\n")
 	postroom(t, "", "batch", "cancel", strings.Repeat("0", 26)).want(t, exitFault, "(404)")
 }
 
