@@ -209,6 +209,49 @@ func TestAdviceDependsOnNoWords(t *testing.T) {
 	}
 }
 
+// What is kept of a hold has no words of the provider's; attempts have them, and are told alike.
+func TestAdviceBySettingsIsThatOfBlame(t *testing.T) {
+	s := &Settings{Kind: KindSMTP, SMTP: SMTPSettings{Host: "mail.example.com", Auth: SMTPAuth{Method: AuthBasic}}}
+	none := &Settings{Kind: KindSMTP, SMTP: SMTPSettings{Host: "mail.example.com", Security: SecurityNone}}
+	own := 0
+	for _, o := range outcomes(t) {
+		for _, s := range []*Settings{s, none, nil} {
+			got, plain := s.Advise(o), Advise(o)
+			worded := o
+			worded.Reply = "530 Must issue a STARTTLS command first"
+			if got != s.Advise(worded) {
+				t.Errorf("%+v: %+v, with words %+v", o, got, s.Advise(worded))
+			}
+			if s == nil {
+				if got != plain {
+					t.Errorf("%+v: without settings %+v", o, got)
+				}
+				continue
+			}
+			b := s.Blame(o)
+			if got.Field != b.Field || got.Happened != plain.Happened || got.Postroom != plain.Postroom || !strings.HasPrefix(got.Remedy, b.Remedy) {
+				t.Errorf("%+v: %+v, and the settings' blame is %+v", o, got, b)
+			}
+			if b.Remedy == plain.Remedy {
+				if got.Remedy != plain.Remedy {
+					t.Errorf("%+v: %q", o, got.Remedy)
+				}
+				continue
+			}
+			own++
+			if o.Class == mail.Configuration && !strings.Contains(got.Remedy, "`postroom mailbox resume") || o.Class == mail.Permanent && !strings.Contains(got.Remedy, "`postroom failed requeue") {
+				t.Errorf("%+v: it does not say how to go on: %q", o, got.Remedy)
+			}
+			if fault := badText(strings.TrimSuffix(got.Remedy, afterwards(o.Class))); fault != "" {
+				t.Errorf("%+v: %q %s", o, got.Remedy, fault)
+			}
+		}
+	}
+	if own == 0 {
+		t.Error("no settings were to blame")
+	}
+}
+
 func TestAdvice(t *testing.T) {
 	for name, v := range map[string]struct {
 		outcome                    mail.Outcome
