@@ -3,8 +3,6 @@ package admin
 import (
 	"context"
 	"errors"
-	"io"
-	"net"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -68,19 +66,10 @@ func (r refusal) after(wait time.Duration, detail string) *Problem {
 
 // unreachable reports whether err says that Redis, or the way to it, can't serve us now; otherwise it is a fault of ours.
 func unreachable(err error) bool {
-	var network net.Error // context.DeadlineExceeded too
-	if errors.As(err, &network) {
+	if queue.Away(err) {
 		return true
 	}
-	for _, e := range []error{io.EOF, io.ErrUnexpectedEOF, redis.ErrClosed, redis.ErrPoolTimeout, redis.ErrPoolExhausted} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	for _, is := range []func(error) bool{
-		redis.IsLoadingError, redis.IsReadOnlyError, redis.IsClusterDownError, redis.IsTryAgainError, redis.IsMasterDownError,
-		redis.IsMaxClientsError, redis.IsAuthError, redis.IsPermissionError, redis.IsOOMError, redis.IsNoReplicasError,
-	} {
+	for _, is := range []func(error) bool{redis.IsAuthError, redis.IsPermissionError, redis.IsOOMError} {
 		if is(err) {
 			return true
 		}

@@ -101,7 +101,7 @@ type Consumer struct {
 	// lostRedis is when the dispatcher lost Redis last: time since began, 0 for never.
 	lostRedis atomic.Int64
 	underway  underway    // what is begun and not settled
-	away      atomic.Bool // Redis did not take the last call of a turn
+	refusing  atomic.Bool // Redis answered the last call of a turn, and did not take it
 	turns     sync.WaitGroup
 
 	mu      sync.Mutex

@@ -31,7 +31,7 @@ func (c *Consumer) dispatch(ctx context.Context) {
 			if err != nil && !errors.Is(err, redis.Nil) {
 				if ctx.Err() == nil {
 					c.lostRedis.Store(int64(time.Since(c.began)))
-					c.log.Warn("the dispatcher has lost Redis", "error", err)
+					c.queue.away.failed(c.log, "the dispatcher has lost Redis", err)
 				}
 				if pause(ctx, time.Second) != nil {
 					return
@@ -40,8 +40,10 @@ func (c *Consumer) dispatch(ctx context.Context) {
 		}
 		next, err := c.dispatchOnce(ctx, "")
 		if err != nil && ctx.Err() == nil {
-			c.log.Warn("turns could not be handed out; trying again", "error", err)
+			c.queue.away.failed(c.log, "turns could not be handed out; trying again", err)
 			next = time.Second
+		} else if err == nil {
+			c.queue.away.over(c.log)
 		}
 		wait = next
 	}

@@ -136,7 +136,7 @@ func (c *Consumer) follow(ctx context.Context, f *fetchers) error {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil:
-			c.log.Warn("the active provider settings can't be read", "error", err)
+			c.queue.away.failed(c.log, "the active provider settings can't be read", err)
 			again = time.Second
 		case u != nil && u.version == p.Version:
 		default:

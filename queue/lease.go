@@ -55,7 +55,7 @@ func (c *Consumer) keepLease(ctx context.Context, ready chan<- struct{}) {
 		now := time.Now()
 		switch {
 		case err != nil && ctx.Err() == nil:
-			c.log.Warn("the worker's lease could not be renewed", "error", err)
+			c.queue.away.failed(c.log, "the worker's lease could not be renewed", err)
 			c.steadySince.Store(0)
 		case err == nil && held && current.renewed(sent, now):
 			mode = "renew"
@@ -102,7 +102,7 @@ func (c *Consumer) endLease(ctx context.Context) {
 	if l := c.lease.Load(); l != nil {
 		l.over.Store(true)
 		if err := c.queue.run(ctx, "lease", l.worker, "end", "").Err(); err != nil {
-			c.log.Warn("the worker's lease could not be given up; it runs out by itself", "error", err)
+			c.queue.away.failed(c.log, "the worker's lease could not be given up; it runs out by itself", err)
 		}
 	}
 }

@@ -63,6 +63,6 @@ func (c *Consumer) look(key string) {
 		return
 	}
 	if _, err := c.dispatchOnce(c.stopping, key); err != nil && c.stopping.Err() == nil {
-		c.log.Warn("a limit key could not be looked at; the dispatcher will", "key", key, "error", err)
+		c.queue.away.failed(c.log, "a limit key could not be looked at; the dispatcher will", err, "key", key)
 	}
 }

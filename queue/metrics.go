@@ -128,7 +128,9 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 	up := 1.0
 	if err := c.collect(ctx, g); err != nil {
 		up = 0
-		c.q.log.Warn("metrics of the installation can't be read", "error", err)
+		c.q.away.failed(c.q.log, "metrics of the installation can't be read", err)
+	} else {
+		c.q.away.over(c.q.log)
 	}
 	g.set(redisUpDesc, up)
 }

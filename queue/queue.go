@@ -79,6 +79,7 @@ type Queue struct {
 	// confirming has a place for each who waits for replicas.
 	confirming chan struct{}
 	recent     recent
+	away       outage
 }
 
 var namespaces = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,31}$`)

@@ -66,7 +66,7 @@ const (
 func (c *Consumer) repair(ctx context.Context) {
 	for wait := min(repairFirst, c.options.RepairInterval); pause(ctx, wait) == nil; wait = c.options.RepairInterval {
 		if err := c.repairOnce(ctx); err != nil && ctx.Err() == nil && !errors.Is(err, ErrRepairing) {
-			c.log.Warn("the repair of indexes and counters stopped half-way; the next one begins anew", "error", err)
+			c.queue.away.failed(c.log, "the repair of indexes and counters stopped half-way; the next one begins anew", err)
 		}
 	}
 }

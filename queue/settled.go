@@ -120,7 +120,7 @@ func (c *Consumer) settleLost(ctx context.Context) {
 			continue
 		}
 		if err := c.settleLostOnce(ctx, age); err != nil && ctx.Err() == nil {
-			c.log.Warn("what is under way could not be compared with Redis; trying again", "error", err)
+			c.queue.away.failed(c.log, "what is under way could not be compared with Redis; trying again", err)
 		}
 	}
 }

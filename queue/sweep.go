@@ -23,7 +23,7 @@ const doubtful = 10 * time.Second
 func (c *Consumer) sweep(ctx context.Context) {
 	for pause(ctx, c.options.SweepInterval) == nil {
 		if err := c.sweepOnce(ctx); err != nil && ctx.Err() == nil {
-			c.log.Warn("the sweep stopped half-way; the next one goes on", "error", err)
+			c.queue.away.failed(c.log, "the sweep stopped half-way; the next one goes on", err)
 		}
 	}
 }

@@ -284,16 +284,18 @@ func (t *Turn) call(last *Settlement, l *lease, u *using, attempt string) (*next
 			if last != nil {
 				c.underway.settled(settledOnce{attempt: last.Attempt.ID, args: args, using: u})
 			}
-			if c.away.Swap(false) {
-				c.log.Info("Redis is back; what attempts came to is stored")
+			c.queue.away.over(c.log)
+			if c.refusing.Swap(false) {
+				c.log.Info("Redis takes what attempts come to again")
 			}
 			return answer, nil
 		}
 		if c.hard.Err() != nil {
 			return nil, c.hard.Err()
 		}
-		if !c.away.Swap(true) {
-			c.log.Warn("Redis does not answer; what attempts come to is kept and offered until it does", "error", err)
+		const kept = "what attempts come to could not be stored; it is kept and offered until Redis takes it"
+		if Away(err) || !c.refusing.Swap(true) {
+			c.queue.away.failed(c.log, kept, err)
 		}
 		if pause(c.hard, wait) != nil {
 			return nil, c.hard.Err()
