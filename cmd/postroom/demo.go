@@ -67,12 +67,13 @@ type demo struct {
 
 // invite says how to try the commands, for a demo that waits for whoever looks at it.
 func (d *demo) invite(api, token string) {
-	d.say("  To try the commands in another terminal:")
+	self := invocation()
+	d.say("  To try the commands in another terminal, in this folder:")
 	d.say("    export POSTROOM_URL=%s POSTROOM_TOKEN=%s", api, token)
-	d.say("    postroom send --to you@example.com --kind alert --subject Hello --text 'It works.'")
-	d.say("    postroom provider show; postroom provider verify")
+	d.say("    %s send --to you@example.com --kind alert --subject Hello --text 'It works.'", self)
+	d.say("    %s provider show; %s provider verify", self, self)
 	if d.kind == provider.KindMicrosoft365 {
-		d.say("    postroom mailbox explain %s", demoSender.Address)
+		d.say("    %s mailbox explain %s", self, demoSender.Address)
 	}
 	d.say("")
 }
