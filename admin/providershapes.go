@@ -106,7 +106,7 @@ type TestRequest struct {
 
 // TestResult is the answer to POST /v1/provider/test.
 type TestResult struct {
-	ID string `json:"id" doc:"The message's id, for GET /v1/messages/{id}."`
+	ID string `json:"id" doc:"The message's id, for GET /v1/messages/{id}; of one that was refused for good nothing is kept but this answer."`
 	// State is "delivered", "failed" or "waiting".
 	State   string         `json:"state" enum:"delivered,failed,waiting" doc:"delivered: the provider took it. failed: it did not, and the mail is not tried again. waiting: it had not been tried after 30 seconds, and is cancelled."`
 	Summary string         `json:"summary" doc:"The same as a sentence for people."`

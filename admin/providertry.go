@@ -251,7 +251,7 @@ func lastRefusal(s *queue.MessageStatus) *queue.OutcomeReport {
 	return nil
 }
 
-// endTest cancels a test mail that was not delivered, and says why it was not.
+// endTest cancels a test mail that was not delivered, or forgets it if it has failed, and says why it was not delivered.
 func (h *handler) endTest(ctx context.Context, s *queue.MessageStatus, last *queue.OutcomeReport) (*TestResult, error) {
 	out := &TestResult{State: "waiting"}
 	why := ""
@@ -274,6 +274,12 @@ func (h *handler) endTest(ctx context.Context, s *queue.MessageStatus, last *que
 		out.State, out.Fault = "failed", faultOf(with.settings, reported(*last))
 		out.Fault.Postroom = ""
 		out.Summary = "The mail was not delivered, and is not tried again. " + out.Fault.Happened
+		if s.State == queue.Failed {
+			// Whoever asked has its outcome; among failed mail it would be taken for somebody's.
+			if _, err := h.queue.DeleteFailed(ctx, queue.FailedFilter{IDs: []string{s.ID}}, queue.SelectionOptions{}); err != nil {
+				h.log.Warn("a test mail stays in the failed store", "message", s.ID, "error", err)
+			}
+		}
 	case err != nil:
 		out.Summary = "The mail is being sent, and the provider has not answered yet: GET /v1/messages/{id} says what becomes of it."
 	default:
