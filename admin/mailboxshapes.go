@@ -122,10 +122,10 @@ func mailboxOf(m *queue.Mailbox, with adviser) Mailbox {
 	return b
 }
 
-// utc keeps a time that is not there what it is.
+// utc gives a time as answers have it, in milliseconds; one that is not there stays what it is.
 func utc(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}
 	}
-	return t.UTC()
+	return t.UTC().Truncate(time.Millisecond)
 }
