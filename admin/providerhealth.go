@@ -29,7 +29,8 @@ func healthOf(p *queue.Provider, q *queue.Health, with adviser) ProviderHealth {
 	}
 	if q.Pause != nil && p.Version != "" {
 		// It comes first, as it is why mail waits whatever the provider does; and it is what somebody has asked for.
-		paused := obstacle(&queue.Outlook{Wait: queue.WaitsForPause, Key: q.Account, Silence: q.Pause, Until: q.Pause.Until})
+		// What there is to say of workers the summary says.
+		paused := obstacle(&queue.Outlook{Wait: queue.WaitsForPause, Key: q.Account, Silence: q.Pause, Until: q.Pause.Until, Workers: queue.Workforce{Running: 1}})
 		if h.Summary == mailGoes {
 			h.Summary = paused
 		} else {
