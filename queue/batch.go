@@ -317,7 +317,7 @@ func (s *BatchStream) begin(ctx context.Context) error {
 	// The files are in Redis, and a stream can last.
 	s.check.Forget()
 	s.m.Attachments = s.check.Message().Attachments
-	if blob = nil; s.size.bytes-s.refs.bytes > largeBytes {
+	if blob = nil; s.size.bytes-s.refs.bytes > 1<<20 {
 		runtime.GC() // a process collects seldom, and has held them several times over by now
 	}
 	h := &s.record.head

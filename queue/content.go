@@ -69,6 +69,7 @@ type body struct {
 	content *mail.Content
 	sendAt  time.Time
 	refs    []reference
+	filled  int // bytes of text and HTML, which each message has for itself
 }
 
 // reference is a file that content refers to, and its place among the content's files.
@@ -92,7 +93,7 @@ func decodeContent(blob []byte) (*body, error) {
 	if len(head.Sizes) != len(head.Message.Attachments) {
 		return nil, errNoContent
 	}
-	b := &body{sendAt: head.Message.SendAt}
+	b := &body{sendAt: head.Message.SendAt, filled: len(head.Message.Text) + len(head.Message.HTML)}
 	for i, size := range head.Sizes {
 		if a := head.Message.Attachments[i]; a.Ref != "" {
 			b.refs = append(b.refs, reference{i, a, size})

@@ -3,7 +3,9 @@ package queue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -105,6 +107,37 @@ func TestALineIsInOrderAndGivesWhatIsOfferedToTheOneAhead(t *testing.T) {
 	last.Leave(nil)
 	if err := second.Await(t.Context(), nil); err != nil {
 		t.Error(err)
+	}
+}
+
+// Of what is large one message at a time is in memory for each unit.
+func TestWhatIsLargeIsReadWhenItIsItsTurn(t *testing.T) {
+	for _, text := range []int{aheadBytes, aheadBytes + 1024} {
+		for name, hand := range map[string]func(q *Queue){
+			"of their own": func(q *Queue) {
+				for range 2 {
+					m := message(mail.Report, "ada@example.net")
+					m.Attachments = []mail.Attachment{{Name: "zeros.bin", Content: make([]byte, text-1024)}} // and what stands around it
+					enqueue(t, q, m)
+				}
+			},
+			"filled in": func(q *Queue) {
+				b := batch(mail.Report, 2)
+				b.Message.Text = strings.Repeat("x", text)
+				enqueueBatch(t, q, b)
+			},
+		} {
+			t.Run(fmt.Sprintf("%s, %d", name, text), func(t *testing.T) {
+				q, _ := onClock(t)
+				d := sitDown(t, q, activate(t, q, 1), nil)
+				hand(q)
+				turn := d.turn()
+				begin(t, turn, nil)
+				if second := turn.hand().Next(nil); (second == nil) != (text > aheadBytes) {
+					t.Errorf("the next was begun: %v", second != nil)
+				}
+			})
+		}
 	}
 }
 

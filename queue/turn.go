@@ -37,7 +37,7 @@ type Turn struct {
 
 // hands is how many messages a unit has begun at most, of which one is handed over. The others hide how long Redis takes; they
 // are none where limits of rate bind, as they would be taken too early.
-const hands = 4
+const hands = 8
 
 // Attempt is one message to be handed over now, once.
 type Attempt struct {
@@ -434,8 +434,9 @@ func (t *Turn) end() {
 	}
 }
 
-// largeBytes is the size of content from which on a hand does not read it before it has the line.
-const largeBytes = 1 << 20
+// aheadBytes is how much a message may have of its own to be read and rendered before it is its turn. With all hands of 50 turns that is
+// some 100 MB; of what is larger one message at a time is in memory for each unit.
+const aheadBytes = 128 << 10
 
 // prepare completes an attempt from what next.lua gave. What can't be opened is settled at once: the settlement is returned.
 func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
@@ -477,22 +478,26 @@ func (t *Turn) prepare(answer *nextAnswer, a *Attempt) (*Attempt, *Settlement) {
 	if answer.owner == answer.message {
 		own += answer.bytes
 	}
-	if own > largeBytes {
-		// Of what is large one at a time is in memory for each unit.
+	late := &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
+	if own > aheadBytes {
 		if err := a.Await(a.Context(), nil); err != nil {
-			return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
+			return nil, late
 		}
 	}
 	unread := func(err error) (*Attempt, *Settlement) {
 		if errors.Is(err, errNoContent) {
 			return nil, broken(err)
 		}
-		// Redis did not answer: nobody's fault, and nothing has begun.
-		return nil, &Settlement{Attempt: a, Verdict: Back, Class: mail.Temporary}
+		return nil, late // Redis did not answer: nobody's fault, and nothing has begun
 	}
 	body, err := t.consumer.content(answer)
 	if err != nil {
 		return unread(err)
+	}
+	if body.filled > aheadBytes {
+		if err := a.Await(a.Context(), nil); err != nil {
+			return nil, late
+		}
 	}
 	a.Since = acceptedAt(a.MessageID)
 	if body.sendAt.After(a.Since) {

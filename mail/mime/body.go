@@ -12,24 +12,46 @@ const (
 
 // isSevenBit reports whether text can go out as it is: short lines of ASCII that keep their shape on any way.
 func isSevenBit(text string) bool {
-	column := 0
-	for i := range len(text) {
-		switch c := text[i]; {
-		case c == '\n' || c == '\r':
+	for rest := text; rest != ""; {
+		line := rest
+		if i := strings.IndexByte(rest, '\n'); i >= 0 {
+			line, rest = rest[:i], rest[i+1:]
+		} else {
+			rest = ""
+		}
+		for line != "" {
+			piece, after, _ := strings.Cut(line, "\r") // which ends a line, too
 			// Some relays drop white space at the end of a line.
-			if column > 0 && isBlank(text[i-1]) {
+			if len(piece) > maxLine || piece != "" && isBlank(piece[len(piece)-1]) || !visible(piece) {
 				return false
 			}
-			column = 0
-			continue
-		case c < ' ' && c != '\t', c > '~':
+			line = after
+		}
+	}
+	return !strings.Contains(text, boundaryPrefix)
+}
+
+// visible reports whether s is of printable ASCII and tabs. It looks at eight bytes at once, as every mail goes through it.
+func visible(s string) bool {
+	const each = 0x0101010101010101
+	for len(s) >= 8 {
+		v := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 | uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+		// A top bit is set of bytes beyond ASCII, below a space, and of DEL.
+		if ((v-each*' ')|(v+each))&(each*0x80) != 0 && !visibleSlowly(s[:8]) {
 			return false
 		}
-		if column++; column > maxLine {
+		s = s[8:]
+	}
+	return visibleSlowly(s)
+}
+
+func visibleSlowly(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' && c != '\t' || c > '~' {
 			return false
 		}
 	}
-	return (column == 0 || !isBlank(text[len(text)-1])) && !strings.Contains(text, boundaryPrefix)
+	return true
 }
 
 func isBlank(c byte) bool { return c == ' ' || c == '\t' }
