@@ -62,7 +62,7 @@ func healthSummary(p *queue.Provider, q *queue.Health, unable int) string {
 	case unable > 0:
 		return fmt.Sprintf("%s can't load the settings; the others send.", counted(unable, "worker", "workers"))
 	}
-	if q.Paused > 0 {
+	if q.Paused > 0 && q.Pause == nil {
 		return fmt.Sprintf("Mail of %s is paused; other mail goes, as far as anybody knows.", counted(q.Paused, "mailbox", "mailboxes"))
 	}
 	return mailGoes
