@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/postroom/postroom/mail"
 )
 
 // linePatience is how long an attempt waits in its line before it is handed back: it must not wait behind a slow message
@@ -36,6 +38,8 @@ type handLine struct {
 type linePlace struct {
 	first   chan struct{} // closed when nobody is ahead any more
 	offered any
+	seen    bool // what it offered was given to the one ahead, which may have sent something of it
+	alert   bool
 }
 
 // Await waits until no other attempt of the same unit is with the provider. Call it before anything is sent, and Leave when
@@ -109,10 +113,13 @@ func (a *Attempt) Behind() any {
 	l := a.turn.line
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if i := slices.Index(l.places, a.place); i >= 0 && i+1 < len(l.places) {
-		return l.places[i+1].offered
+	i := slices.Index(l.places, a.place)
+	if i < 0 || i+1 == len(l.places) {
+		return nil
 	}
-	return nil
+	next := l.places[i+1]
+	next.seen = next.offered != nil
+	return next.offered
 }
 
 // Leave makes room for the next in the line, if the attempt stands there: after a Settlement whose Hold is set those behind it are
@@ -135,17 +142,25 @@ func (a *Attempt) Leave(s *Settlement) {
 	a.place = nil
 }
 
-// stand gives the attempt's place in the line: the last, if it had none.
+// stand gives the attempt's place in the line. If it had none it is the last; but alerts stand before all others of which nothing can have
+// been sent.
 func (a *Attempt) stand() *linePlace {
-	if a.place == nil {
-		l := a.turn.line
-		a.place = &linePlace{first: make(chan struct{})}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		l.places = append(l.places, a.place)
-		if len(l.places) == 1 {
-			close(a.place.first)
+	if a.place != nil {
+		return a.place
+	}
+	l := a.turn.line
+	a.place = &linePlace{first: make(chan struct{}), alert: a.Kind == mail.Alert}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	at := len(l.places)
+	if a.place.alert {
+		for at > 1 && !l.places[at-1].alert && !l.places[at-1].seen {
+			at--
 		}
+	}
+	l.places = slices.Insert(l.places, at, a.place)
+	if len(l.places) == 1 {
+		close(a.place.first)
 	}
 	return a.place
 }

@@ -110,6 +110,36 @@ func TestALineIsInOrderAndGivesWhatIsOfferedToTheOneAhead(t *testing.T) {
 	}
 }
 
+func TestAlertsStandBeforeAllButWhatMayHaveBeenSentInPart(t *testing.T) {
+	q, _ := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	enqueueBatch(t, q, batch(mail.Report, 4))
+	turn := d.turn()
+	var all []*Attempt
+	for _, hand := range []*Turn{turn, turn.hand(), turn.hand(), turn.hand()} {
+		a := begin(t, hand, nil)
+		a.Offer(a.MessageID)
+		all = append(all, a)
+	}
+	var alerts []*Attempt
+	for range 2 {
+		enqueue(t, q, message(mail.Alert, "ops@example.net"))
+		alerts = append(alerts, begin(t, turn.hand(), nil))
+	}
+	if all[0].Behind() != all[1].MessageID {
+		t.Fatal("the second is not behind the first")
+	}
+	for _, a := range alerts {
+		a.Offer(a.MessageID)
+	}
+	for i, want := range []*Attempt{all[0], all[1], alerts[0], alerts[1], all[2], all[3]} {
+		if err := want.Await(t.Context(), nil); err != nil {
+			t.Fatalf("%d: %v", i, err)
+		}
+		want.Leave(nil)
+	}
+}
+
 // Of what is large one message at a time is in memory for each unit.
 func TestWhatIsLargeIsReadWhenItIsItsTurn(t *testing.T) {
 	for _, text := range []int{aheadBytes, aheadBytes + 1024} {

@@ -188,11 +188,13 @@ func (t *Turn) Next(last *Settlement) *Attempt {
 			// Open from here on: a panic while it is prepared, or settled, must not leave its record without a unit.
 			t.open = &Attempt{ID: attempt, MessageID: answer.message, turn: t, lease: l, using: u, begun: asked, deadline: asked.Add(c.options.AttemptTimeout)}
 			t.unit = answer.unit
-			if t.begun++; t.begun == 2 && answer.ahead && t.more != nil {
-				t.more()
-			}
+			t.begun++
 			a, fault := t.prepare(answer, t.open)
 			if fault == nil {
+				if t.begun > 1 && answer.ahead && t.more != nil {
+					a.stand() // before what the others begin
+					t.more()
+				}
 				return a
 			}
 			t.open.Leave(nil)
