@@ -93,18 +93,16 @@ func (q *Queue) CancelMessages(ctx context.Context, f MessageFilter, o Selection
 // pruning is how long lanes are pruned in one go; the sweep goes on.
 const pruning = 2 * time.Second
 
-// prune drops entries of cancelled messages from lanes.
+// prune drops entries of messages that have ended from lanes.
 func (q *Queue) prune(ctx context.Context) error {
-	at := []any{"", "", "", 0}
 	for begun := time.Now(); time.Since(begun) < pruning; {
-		values, err := q.run(ctx, "prune", at...).Slice()
+		more, err := q.run(ctx, "prune").Int()
 		if err != nil {
 			return fmt.Errorf("queue: prune: %w", err)
 		}
-		if values[0] == int64(0) {
+		if more == 0 {
 			return nil
 		}
-		at = values[1:]
 	}
 	return nil
 }

@@ -201,3 +201,40 @@ func TestCancelledMessagesLeaveTheirLanes(t *testing.T) {
 		}
 	})
 }
+
+// However often it is broken off, and by whomever it is carried on, a lane is turned once.
+func TestALaneIsTurnedOnceInAsManyStepsAsItTakes(t *testing.T) {
+	q, _ := onClock(t)
+	activate(t, q, 1)
+	const n = 1000
+	b := enqueueBatch(t, q, batch(mail.Report, n))
+	var kept []string
+	f := []any{q.options.DeliveredMax, "mark", ""}
+	for i, id := range b.IDs {
+		if i%5 == 0 {
+			f = append(f, id)
+		} else {
+			kept = append(kept, id)
+		}
+	}
+	if err := q.run(t.Context(), "cancel", f...).Err(); err != nil {
+		t.Fatal(err)
+	}
+	steps := 0
+	for more := true; more && steps < n; steps++ {
+		answer, err := q.run(t.Context(), "prune").Int()
+		if err != nil {
+			t.Fatal(err)
+		}
+		more = answer == 1
+	}
+	if most := n/200 + 2; steps > most {
+		t.Errorf("it took %d steps, want %d at most", steps, most)
+	}
+	if got := waiting(t, q); !slices.Equal(got, kept) {
+		t.Errorf("%d wait, or in another order than they stood in", len(got))
+	}
+	if q.redis.Exists(t.Context(), q.key("thinned"), q.key("turning")).Val() != 0 {
+		t.Error("something of it is left")
+	}
+}

@@ -90,10 +90,10 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 	outcomes, err := w.guarded(a, func(fence func() error) ([]mail.Outcome, error) { return by.handOver(ctx, p, &onUnknown, &used, fence) })
 	took := time.Since(p.begun)
 	if err != nil {
-		a.Leave(nil)
 		if errors.Is(err, queue.ErrLineBusy) || errors.Is(err, queue.ErrLineRefused) || errors.Is(err, queue.ErrSettingsChanged) {
 			return w.back(a, err)
 		}
+		a.Leave(nil)
 		w.handedBack(slog.LevelInfo, a, err)
 		return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
 	}
@@ -114,6 +114,7 @@ func (w *Worker) attempt(ctx context.Context, a *queue.Attempt) *queue.Settlemen
 
 // back hands an attempt back that has not begun in earnest.
 func (w *Worker) back(a *queue.Attempt, why error) *queue.Settlement {
+	a.Leave(nil)
 	w.handedBack(slog.LevelDebug, a, why)
 	return &queue.Settlement{Attempt: a, Verdict: queue.Back, Class: mail.Temporary}
 }

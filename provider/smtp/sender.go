@@ -241,6 +241,10 @@ func (s *Sender) attempt(ctx context.Context, t *transaction, c *conn) error {
 		}
 		return err
 	}
+	if c != nil && c.token != token {
+		s.drop(c) // as it would be if it had been kept
+		c = nil
+	}
 	if t.ahead = c != nil; !t.ahead {
 		c = s.kept(token)
 	}

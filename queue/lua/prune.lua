@@ -1,13 +1,12 @@
 -- prune drops entries of messages that have ended from lanes, in bounded steps: they would be counted as waiting until they come up. A lane is turned
 -- once, so that its order stays; what is put into it meanwhile may come before the rest of it. It is done where a tenth of the
--- entries is stale at least, and while nobody repairs, who would miss what goes from the head to the tail. Call again with what it answers,
--- until that is 0; whoever does not leaves the rest to the sweep.
+-- entries is stale at least, and while nobody repairs, who would miss what goes from the head to the tail. One lane at a time is turned,
+-- whoever calls: P.."turning" has which list of it, at which entry that has been turned ("": none was kept so far), and how many
+-- entries are to be looked at yet.
 --
--- ARGV: 1 lane, as P.."thinned" names it ("": any), 2 ":d" or ":n", 3 entry at which that list has been turned ("": none was kept so
--- far), 4 entries of it to look at yet. Answer: {1 if there is more to do, else 0; then what to call it with}.
+-- Answer: 1 if there is more to do, else 0.
 local STEPS = 200
-local lane, which, stop, left = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-if redis.call('EXISTS', P .. 'repair') == 1 then return {0, '', '', '', 0} end
+if redis.call('EXISTS', P .. 'repair') == 1 then return 0 end
 
 local function parts_of(name) return string.match(name, '^(.):(.*):([^:]*)$') end
 
@@ -19,6 +18,8 @@ local function worth(name)
   return tonumber(redis.call('HGET', P .. 'thinned', name)) * 10 >= n
 end
 
+local lane, which, stop, left = unpack((split(redis.call('GET', P .. 'turning') or '', '\t')))
+left = tonumber(left)
 if lane == '' then
   for _, name in ipairs(redis.call('HRANDFIELD', P .. 'thinned', 20)) do
     local yes = worth(name)
@@ -29,7 +30,7 @@ if lane == '' then
       left = redis.call('LLEN', lane_key(parts_of(name)) .. ':d')
     end
   end
-  if lane == '' then return {0, '', '', '', 0} end
+  if lane == '' then return 0 end
 end
 
 local kind, sender, batch = parts_of(lane)
@@ -57,7 +58,13 @@ if dropped > 0 then
   leave_ring(kind, sender, batch)
   flush(now_ms(), math.huge)
 end
-if left > 0 then return {1, lane, which, stop, left} end
-if which == ':d' then return {1, lane, ':n', '', redis.call('LLEN', lane_key(kind, sender, batch) .. ':n')} end
-redis.call('HDEL', P .. 'thinned', lane)
-return {1, '', '', '', 0}
+if left <= 0 and which == ':d' then
+  which, stop, left = ':n', '', redis.call('LLEN', lane_key(kind, sender, batch) .. ':n')
+end
+if left > 0 then
+  redis.call('SET', P .. 'turning', table.concat({lane, which, stop, int(left)}, '\t'))
+else
+  redis.call('UNLINK', P .. 'turning')
+  redis.call('HDEL', P .. 'thinned', lane)
+end
+return 1
