@@ -23,6 +23,7 @@ type bodyWriter struct {
 	buf     []byte
 	midLine bool
 	err     error // of write; what fails once fails on
+	cut     bool  // not all of what follows the dot went out
 }
 
 func (b *bodyWriter) reset(write func([]byte) (int, error)) {
@@ -82,7 +83,8 @@ func (b *bodyWriter) flush(p []byte) {
 }
 
 // finish sends what is left, the final dot and what follows it in one write. dotted reports whether any of the dot went out: then
-// the server may have the message, whatever the error.
+// the server may have the message, whatever the error. That a server was too slow to take what follows a whole dot is none: it is
+// noted as cut.
 func (b *bodyWriter) finish(behind []byte) (dotted bool, err error) {
 	if b.err != nil {
 		return false, b.err
@@ -96,6 +98,10 @@ func (b *bodyWriter) finish(behind []byte) (dotted bool, err error) {
 	}
 	rest := len(b.buf)
 	n, err := b.write(append(append(b.buf, finalDot...), behind...))
+	if n >= rest+len(finalDot) && err != nil && timedOut(err) {
+		b.cut = true
+		return true, nil
+	}
 	return err == nil || n > rest, err
 }
 

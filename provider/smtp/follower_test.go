@@ -3,6 +3,8 @@ package smtp
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -279,6 +281,69 @@ func TestNobodyFollowsTheFinalDot(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slow is a server that reads nothing for a while after the message number 2, and has no buffer for what comes meanwhile.
+type slow struct{ pause time.Duration }
+
+func (s slow) DialContext(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	go s.serve(server)
+	return client, nil
+}
+
+func (s slow) serve(c net.Conn) {
+	defer func() { _ = c.Close() }()
+	say := func(words string) { _, _ = io.WriteString(c, words) }
+	say("220 mx.example\r\n")
+	data, messages, replies := false, 0, ""
+	for line := ""; ; {
+		var b [1]byte // no more than that: what follows stays with the client
+		if _, err := c.Read(b[:]); err != nil {
+			return
+		}
+		if line += string(b[:]); b[0] != '\n' {
+			continue
+		}
+		switch {
+		case data && line == ".\r\n":
+			data = false
+			if messages++; messages == 2 {
+				<-time.After(s.pause)
+			}
+			say("250 queued\r\n")
+		case data:
+		case strings.HasPrefix(line, "EHLO"):
+			say("250-mx.example\r\n250 PIPELINING\r\n")
+		case line == "DATA\r\n":
+			data = true
+			say(replies + "354 go on\r\n")
+			replies = ""
+		case line == "QUIT\r\n":
+			say("221 bye\r\n")
+			return
+		default:
+			replies += "250 fine\r\n"
+		}
+		line = ""
+	}
+}
+
+// A shorter wait for the reply to the final dot makes duplicates, whatever is behind it.
+func TestWhoCannotSendWhatFollowsTheDotStillWaitsForItsReply(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, []change{func(_ *provider.Settings, o *Options) { o.Dialer = slow{4 * time.Minute} }})
+		r.send(t, "ada@example.org")
+		p := spots(2)
+		second := r.begin(t, delivery("bob@example.org"), p[1])
+		first := <-r.begin(t, delivery("ada@example.org"), p[0])
+		p[1].ahead <- nil
+		is(t, first.outcomes[0], mail.Delivered, stepBody, 250)
+		is(t, (<-second).outcomes[0], mail.Delivered, stepBody, 250)
+		if r.apart.Load() != 0 {
+			t.Error("it was waited for replies to what had not gone out")
+		}
+	})
 }
 
 // oneBy is the dialog of a message without PIPELINING.

@@ -316,7 +316,7 @@ func (t *transaction) verdict(c *conn, dotted bool, sent error) error {
 	} else {
 		r, err = c.lastWords(sent)
 	}
-	c.dead = sent != nil || err != nil || r.code == 421
+	c.dead = sent != nil || err != nil || r.code == 421 || c.body.cut
 	switch {
 	case err == nil && (r.class() == 4 || r.class() == 5):
 		return c.refusal(stepBody, r)
