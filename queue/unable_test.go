@@ -88,3 +88,24 @@ func TestWhatIsHandedOutAtTheEndHasATask(t *testing.T) {
 		t.Errorf("%d turns wait, want 2", n)
 	}
 }
+
+// A message that has been put off often is not given up for the death of one worker.
+func TestOneDeathDoesNotEndAMessageThatWasOftenPutOff(t *testing.T) {
+	q, c := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	id := enqueue(t, q, message(mail.Report, "ada@example.net"))
+	for range 12 {
+		turn := d.turn()
+		s := outcomes(begin(t, turn, nil), Again, "t")
+		s.Delay = time.Minute
+		end(turn, s)
+		c.advance(time.Minute)
+	}
+	begin(t, d.turn(), nil)
+	d.dies()
+	d.renew()
+	d.sweepAll()
+	if s := status(t, q, id); s.State != Queued {
+		t.Errorf("it is %s after %d attempts", s.State, s.Attempts)
+	}
+}
