@@ -140,6 +140,23 @@ func TestAlertsStandBeforeAllButWhatMayHaveBeenSentInPart(t *testing.T) {
 	}
 }
 
+// However urgent, nobody stands before the one that is with the provider.
+func TestAnAlertStandsBehindTheFirst(t *testing.T) {
+	q, _ := onClock(t)
+	d := sitDown(t, q, activate(t, q, 1), nil)
+	enqueueBatch(t, q, batch(mail.Report, 2))
+	turn := d.turn()
+	first := begin(t, turn, nil)
+	if err := first.Await(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, q, message(mail.Alert, "ops@example.net"))
+	alert := begin(t, turn.hand(), nil)
+	if alert.Offer("alert"); first.Behind() != "alert" {
+		t.Errorf("behind the first is %v", first.Behind())
+	}
+}
+
 // Of what is large one message at a time is in memory for each unit.
 func TestWhatIsLargeIsReadWhenItIsItsTurn(t *testing.T) {
 	for _, text := range []int{aheadBytes, aheadBytes + 1024} {
